@@ -1,0 +1,7 @@
+"""``python -m thinvirt``: the same as the ``thinvirt`` command."""
+
+import sys
+
+from thinvirt.cli.main import main
+
+sys.exit(main())

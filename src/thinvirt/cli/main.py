@@ -1,0 +1,135 @@
+"""The ``thinvirt`` command: finds the verb, loads only its module, turns errors into words."""
+
+import argparse
+import sys
+from importlib import import_module
+from typing import NoReturn, Protocol
+
+from thinvirt import __version__
+from thinvirt.cli.verbs import VERBS, Verb
+from thinvirt.errors import INTERRUPTED_STATUS, ThinvirtError, UsageError
+
+PROGRAM = "thinvirt"
+
+
+class VerbModule(Protocol):
+    """What the module of a verb offers."""
+
+    def configure(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the verb's arguments."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do it and return the exit status."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose complaints are `UsageError`s, told like every other error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what argparse would print."""
+        raise UsageError(message, hint=f"{self.prog} --help")
+
+
+def build_parser(words: list[str]) -> argparse.ArgumentParser:
+    """Return the parser of the verb that `words` begins with, or the parser of all verbs."""
+    for length in (2, 1):
+        verb = VERBS.get(" ".join(words[:length])) if len(words) >= length else None
+        if verb is not None and verb.module:
+            return verb_parser(verb)
+    return overview_parser(words[0] if words and f"{words[0]} " in _groups() else "")
+
+
+def verb_parser(verb: Verb) -> argparse.ArgumentParser:
+    """Return the parser of one verb; loads that verb's module and no other."""
+    module: VerbModule = import_module(verb.module)
+    parser = Parser(
+        prog=f"{PROGRAM} {verb.name}",
+        description=verb.summary[0].upper() + verb.summary[1:] + ".",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "--store", metavar="DIR", help="the store to use instead of $THINVIRT_HOME or the default"
+    )
+    module.configure(parser)
+    parser.set_defaults(run=module.run)
+    return parser
+
+
+def overview_parser(group: str = "") -> argparse.ArgumentParser:
+    """Return a parser that only knows the names and summaries of the verbs (of one group)."""
+    shown = [v for v in VERBS.values() if v.name.startswith(f"{group} " if group else "")]
+    width = max(len(v.name) for v in shown)
+    verbs = "\n".join(f"  {v.name:<{width}}  {v.summary}" for v in shown)
+    parser = Parser(
+        prog=f"{PROGRAM} {group}".strip(),
+        usage=f"{PROGRAM} {group + ' ' if group else ''}VERB …  |  {PROGRAM} VERB --help",
+        description=f"One read-only template, a thousand copy-on-write VMs.\n\nverbs:\n{verbs}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    parser.add_argument("verb", nargs="?", help=argparse.SUPPRESS)
+    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
+    return parser
+
+
+def _groups() -> set[str]:
+    return {f"{name.split()[0]} " for name in VERBS if " " in name}
+
+
+def _unknown_verb(words: list[str]) -> UsageError:
+    from difflib import get_close_matches
+
+    group = words[0] if words and f"{words[0]} " in _groups() else ""
+    typed = " ".join(words[:2]) if group else words[0]
+    near = get_close_matches(typed, list(VERBS), n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"{PROGRAM} {group} --help".strip()
+    return UsageError(f"there is no verb '{typed}'", hint=hint)
+
+
+def dispatch(argv: list[str]) -> int:
+    """Run one command line and return its exit status; errors pass through."""
+    words: list[str] = []
+    for word in argv[:2]:
+        if word.startswith("-"):
+            break
+        words.append(word)
+    parser = build_parser(words)
+    if isinstance(parser, Parser) and parser.get_default("run") is None:
+        args = parser.parse_args(argv if not words else argv[len(words) :])
+        group_only = len(words) == 1 and f"{words[0]} " in _groups()
+        if words and not group_only:
+            raise _unknown_verb(words)
+        if args.verb:
+            raise UsageError(f"unexpected '{args.verb}'", hint=f"{PROGRAM} --help")
+        parser.print_help()
+        return 0
+    depth = len(parser.prog.split()) - 1
+    args = parser.parse_args(argv[depth:])
+    status: int = args.run(args)
+    return status
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line and return the exit status; every planned error is told on stderr."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        status = dispatch(words)
+        sys.stdout.flush()
+    except ThinvirtError as error:
+        from thinvirt.cli.output import tell_error
+
+        tell_error(error, as_json="--json" in words)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
+        return INTERRUPTED_STATUS
+    except BrokenPipeError:
+        # The reader went away (`thinvirt ls | head`): nothing to tell, and nobody to tell it to.
+        sys.stderr.close()
+        return 0
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

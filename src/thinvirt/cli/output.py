@@ -1,0 +1,85 @@
+"""How the commands print: errors, tables, JSON, and progress on a terminal."""
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from thinvirt.errors import ThinvirtError
+from thinvirt.progress import Progress, Silent
+
+PROGRAM = "thinvirt"
+
+
+def tell_error(error: ThinvirtError, *, as_json: bool = False) -> None:
+    """Print an error on stderr: message and hint, or one JSON object for programs."""
+    sys.stdout.flush()
+    if as_json:
+        print(json.dumps({"error": error.as_facts()}), file=sys.stderr)
+        return
+    print(f"{PROGRAM}: {error}", file=sys.stderr)
+    if error.hint:
+        print(f"  hint: {error.hint}", file=sys.stderr)
+
+
+def note(message: str) -> None:
+    """Print a remark on stderr, beside what the command prints for programs."""
+    print(f"{PROGRAM}: {message}", file=sys.stderr)
+
+
+def print_json(facts: object) -> None:
+    """Print facts as JSON: a list of objects is an array, one object a line."""
+    if isinstance(facts, list):
+        rows = (",\n ".join(json.dumps(row, ensure_ascii=False) for row in facts)).join("[]")
+        print(rows)
+    else:
+        print(json.dumps(facts, ensure_ascii=False, indent=2))
+
+
+def table(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = ""
+) -> Iterator[str]:
+    """Yield the lines of a table with aligned columns.
+
+    Args:
+        header: the column titles.
+        rows: the cells, as text.
+        right: one letter per column, "r" for those aligned to the right.
+    """
+    cells = [list(header), *(list(row) for row in rows)]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(header))]
+    for row in cells:
+        parts = [
+            cell.rjust(width) if right[i : i + 1] == "r" else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(parts).rstrip()
+
+
+def facts_lines(facts: Mapping[str, Any]) -> Iterator[str]:
+    """Yield ``name: value`` lines with the values aligned."""
+    width = max((len(name) for name in facts), default=0) + 1
+    for name, value in facts.items():
+        yield f"{name + ':':<{width}} {value}"
+
+
+@contextmanager
+def progress(*, quiet: bool = False) -> Iterator[Progress]:
+    """Give a `Progress` that draws bars on stderr if that is a terminal, else one line a step."""
+    if quiet:
+        yield Silent()
+    elif sys.stderr.isatty():
+        from thinvirt.cli.progress_bars import Bars
+
+        with Bars() as bars:
+            yield bars
+    else:
+        yield _Lines()
+
+
+class _Lines(Silent):
+    """One line when a step begins: for logs."""
+
+    def step(self, title: str, total: int | None = None, unit: str = "") -> None:
+        note(title)

@@ -1,0 +1,117 @@
+"""Every file name of a store, in one place. Pure paths: nothing here touches the disk.
+
+$THINVIRT_HOME/
+  catalog.sqlite3         templates, VMs, batches (WAL: -wal and -shm stand beside it)
+  templates/DIGEST.qcow2  published template images, mode 0444, never changed after
+  disks/BATCH/NAME.qcow2  one overlay per VM; one folder per batch, so a batch appears or
+                          vanishes as a whole
+  run/ID/                 what exists only while a VM runs: sockets, seed, state, liveness lock
+  log/ID/                 serial console, firmware and QEMU output of a VM, until it is removed
+  locks/                  advisory locks; each file says who holds it
+  incoming/               downloads, imports and builds that are not published yet
+  networks/NAME/          the switch of a private LAN and its ports
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+ENVIRONMENT_VARIABLE = "THINVIRT_HOME"
+SYSTEM_HOME = Path("/var/lib/thinvirt")
+USER_HOME_NAME = "thinvirt"  # below the XDG data directory
+
+
+def default_home(environment: dict[str, str] | None = None, *, uid: int | None = None) -> Path:
+    """Return the store's directory: $THINVIRT_HOME, /var/lib/thinvirt for root, else XDG data."""
+    env = dict(os.environ) if environment is None else environment
+    chosen = env.get(ENVIRONMENT_VARIABLE, "")
+    if chosen:
+        return Path(chosen).expanduser().absolute()
+    if (os.getuid() if uid is None else uid) == 0:
+        return SYSTEM_HOME
+    data = env.get("XDG_DATA_HOME", "")
+    base = Path(data) if data.startswith("/") else Path("~/.local/share").expanduser()
+    return base / USER_HOME_NAME
+
+
+def cache_home(environment: dict[str, str] | None = None) -> Path:
+    """Return where fetched packages and built images are kept between builds (XDG cache)."""
+    env = dict(os.environ) if environment is None else environment
+    cache = env.get("XDG_CACHE_HOME", "")
+    base = Path(cache) if cache.startswith("/") else Path("~/.cache").expanduser()
+    return base / USER_HOME_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The paths inside one store."""
+
+    home: Path
+
+    @property
+    def catalog(self) -> Path:
+        """The SQLite catalogue."""
+        return self.home / "catalog.sqlite3"
+
+    @property
+    def templates(self) -> Path:
+        """The folder of published template images."""
+        return self.home / "templates"
+
+    def template_image(self, digest: str, image_format: str) -> Path:
+        """The published image with this SHA-256 (hexadecimal)."""
+        return self.templates / f"{digest}.{image_format}"
+
+    @property
+    def disks(self) -> Path:
+        """The folder that holds a folder of overlays per batch."""
+        return self.home / "disks"
+
+    def batch(self, batch_id: int) -> Path:
+        """The folder of one batch's overlays."""
+        return self.disks / str(batch_id)
+
+    def overlay(self, batch_id: int, vm_name: str) -> Path:
+        """The overlay of one VM."""
+        return self.batch(batch_id) / f"{vm_name}.qcow2"
+
+    @property
+    def run(self) -> Path:
+        """The folder of what exists only while VMs run."""
+        return self.home / "run"
+
+    def run_dir(self, vm_id: int) -> Path:
+        """The run-time folder of one VM."""
+        return self.run / str(vm_id)
+
+    @property
+    def log(self) -> Path:
+        """The folder of recorded output."""
+        return self.home / "log"
+
+    def log_dir(self, vm_id: int) -> Path:
+        """The recorded output of one VM."""
+        return self.log / str(vm_id)
+
+    @property
+    def locks(self) -> Path:
+        """The folder of advisory locks."""
+        return self.home / "locks"
+
+    def vm_lock(self, vm_id: int) -> Path:
+        """The lock a command holds while it changes one VM."""
+        return self.locks / f"vm-{vm_id}.lock"
+
+    @property
+    def incoming(self) -> Path:
+        """The folder of what is not published yet."""
+        return self.home / "incoming"
+
+    @property
+    def networks(self) -> Path:
+        """The folder of private LANs."""
+        return self.home / "networks"
+
+    def network(self, name: str) -> Path:
+        """The folder of one private LAN."""
+        return self.networks / name
