@@ -1,0 +1,89 @@
+"""Write the pages of docs/reference that are made from declarations in the code.
+
+script/reference          write them
+script/reference --check  only say (exit 1) which are out of date
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from thinvirt import errors
+from thinvirt.cli.parsers import whole_parser
+from thinvirt.cli.verbs import VERBS
+
+REFERENCE = Path(__file__).parent
+MADE = "<!-- made by script/reference: change the code, not this page -->\n"
+
+
+def error_classes(base: type[errors.ThinvirtError]) -> Iterator[type[errors.ThinvirtError]]:
+    """Yield `base` and every class derived from it, parents first."""
+    yield base
+    for derived in base.__subclasses__():
+        yield from error_classes(derived)
+
+
+def exit_status_page() -> str:
+    """Return the page of exit statuses and error kinds."""
+    meanings: dict[int, str] = {0: "done"}
+    kinds: dict[int, list[str]] = {}
+    for cls in error_classes(errors.ThinvirtError):
+        meanings.setdefault(cls.exit_status, cls.meaning)
+        known = kinds.setdefault(cls.exit_status, [])
+        if cls.kind not in known:
+            known.append(cls.kind)
+    meanings[errors.INTERRUPTED_STATUS] = "interrupted by Ctrl-C; what was half done was undone"
+    rows = "\n".join(
+        f"| {status} | {meanings[status]} | {', '.join(f'`{k}`' for k in kinds.get(status, []))} |"
+        for status in sorted(meanings)
+    )
+    return (
+        f"{MADE}# Exit status\n\n"
+        "Every command keeps to this table; with `--json` an error is one object on standard "
+        'error:\n`{"error": {"kind": …, "message": …, "hint": …}}`, where `kind` never '
+        "changes its meaning.\n`thinvirt ssh` passes the remote command's status on, and "
+        "`thinvirt run` has [its own contract](run.md).\n\n"
+        f"| status | meaning | error kinds |\n|---|---|---|\n{rows}\n"
+    )
+
+
+def commands_page() -> str:
+    """Return the page of all commands with their options, as their ``--help`` shows them."""
+    parts = [f"{MADE}# Commands\n"]
+    top = whole_parser()
+    for verb in VERBS.values():
+        parser = top
+        for word in verb.name.split():
+            subparsers = next(
+                a for a in parser._actions if isinstance(a, argparse._SubParsersAction)
+            )
+            parser = subparsers.choices[word]
+        parser.formatter_class = lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=100)
+        parts.append(f"## thinvirt {verb.name}\n\n```text\n{parser.format_help().rstrip()}\n```\n")
+    return "\n".join(parts)
+
+
+PAGES = {"exit-status.md": exit_status_page, "commands.md": commands_page}
+
+
+def main() -> int:
+    """Write or check the pages."""
+    check = "--check" in sys.argv[1:]
+    stale = 0
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        path, text = REFERENCE / name, make()
+        if path.exists() and path.read_text() == text:
+            continue
+        if check:
+            print(f"{path.name} is out of date: run script/reference")
+            stale = 1
+        else:
+            path.write_text(text)
+            print(f"wrote {path.name}")
+    return stale
+
+
+if __name__ == "__main__":
+    sys.exit(main())
