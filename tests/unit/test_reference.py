@@ -8,6 +8,6 @@ ROOT = Path(__file__).parents[2]
 
 def test_generated_reference_pages_are_current() -> None:
     done = subprocess.run(
-        [ROOT / "script" / "reference", "--check"], capture_output=True, text=True
+        [ROOT / "script" / "reference", "--check"], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout + done.stderr

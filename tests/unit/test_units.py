@@ -9,8 +9,9 @@ from thinvirt.units import format_duration, format_size, parse_size
 @pytest.mark.parametrize(
     ("text", "size"),
     [
-        ("0", 0), ("512", 512), ("1k", 1024), ("1K", 1024), ("10G", 10 << 30), ("1.5T", 3 << 39),
-        ("2b", 2), ("0x10", 16), ("4GiB", 4 << 30), ("4GB", 4 << 30), (" 1M ", 1 << 20), ("7E", 7 << 60),
+        ("0", 0), ("512", 512), ("1k", 1024), ("1K", 1024), ("10G", 10 << 30), ("2b", 2),
+        ("1.5T", 3 << 39), ("0x10", 16), ("4GiB", 4 << 30), ("4GB", 4 << 30), (" 1M ", 1 << 20),
+        ("7E", 7 << 60),
     ],
 )  # fmt: skip
 def test_sizes_as_people_write_them(text: str, size: int) -> None:
