@@ -1,0 +1,454 @@
+"""The catalogue of public cloud images: what an entry says, and how publishers' sums are read.
+
+Pure: texts in, values out. The data is `thinvirt/data/cloud-images.toml` and a user's own files of
+the same form (docs/guide/cloud-images.md); `store.image_catalogue` reads them from disk.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote, urljoin, urlsplit
+
+from thinvirt.errors import NotFound, UsageError, VerificationFailed
+from thinvirt.vm.names import check_template_name
+
+ARCHITECTURES: Final = ("x86_64", "aarch64")
+SUMS_KINDS: Final = ("list", "single", "image-json")
+BUSES: Final = ("virtio", "scsi", "sata", "ide")
+_HEX_DIGITS: Final = {"sha256": 64, "sha512": 128}  # weaker digests prove nothing, and are not read
+
+
+@dataclass(frozen=True, slots=True)
+class Checksum:
+    """A digest promised for a file: ``sha256:HEX`` or ``sha512:HEX``."""
+
+    algorithm: str
+    hexadecimal: str
+
+    def __str__(self) -> str:
+        return f"{self.algorithm}:{self.hexadecimal}"
+
+
+def parse_checksum(text: str) -> Checksum:
+    """Return the checksum that ``ALGORITHM:HEX``, or HEX alone, means.
+
+    Raises:
+        UsageError: unknown algorithm, or not as many hexadecimal digits as it has.
+    """
+    algorithm, colon, digits = text.strip().lower().rpartition(":")
+    if not colon:
+        algorithm = next((a for a, n in _HEX_DIGITS.items() if n == len(digits)), "")
+    wanted = _HEX_DIGITS.get(algorithm)
+    if wanted is None or not re.fullmatch(f"[0-9a-f]{{{wanted}}}", digits):
+        raise UsageError(
+            f"'{text}' is no checksum",
+            hint="sha256: followed by 64 hexadecimal digits, or sha512: followed by 128",
+        )
+    return Checksum(algorithm, digits)
+
+
+@dataclass(frozen=True, slots=True)
+class CloudImage:
+    """One public image for one architecture.
+
+    Exactly one of `file` and `pattern` is set: a publisher either keeps one name for its newest
+    build, or the newest name that fully matches `pattern` is taken from the sums or from `index`.
+    """
+
+    name: str
+    architecture: str
+    os: str
+    release: str
+    base: str
+    sums: str
+    login_user: str
+    min_memory_mib: int
+    file: str = ""
+    pattern: str = ""
+    sums_kind: str = "list"
+    index: str = ""
+    checksum: Checksum | None = None
+    aliases: tuple[str, ...] = ()
+    bus: str = "virtio"
+    min_cpu: str = ""
+    notes: tuple[str, ...] = ()
+    declared_in: Path = Path()
+
+    @property
+    def url(self) -> str:
+        """The image's URL, or its folder's while only a pattern is known."""
+        return urljoin(self.base, self.file)
+
+    @property
+    def sums_url(self) -> str:
+        """The URL of the publisher's checksums; needs `file` if the sums are named after it."""
+        name = file_name_of(self.url)
+        return urljoin(self.url, self.sums.replace("{file}", name))
+
+    def with_file(self, name: str) -> "CloudImage":
+        """Return the entry with its pattern resolved to `name`."""
+        return replace(self, file=name, pattern="")
+
+    def guest_facts(self) -> dict[str, str | int]:
+        """Return what is known of the guest, as a template records it."""
+        facts: dict[str, str | int] = {
+            "os": f"{self.os} {self.release}",
+            "login_user": self.login_user,
+            "min_memory_mib": self.min_memory_mib,
+            "architecture": self.architecture,
+            "bus": self.bus,
+        }
+        if self.min_cpu:
+            facts["min_cpu"] = self.min_cpu
+        return facts
+
+
+def file_name_of(url: str) -> str:
+    """Return the last part of a URL's path, unquoted."""
+    return unquote(urlsplit(url).path.rpartition("/")[2])
+
+
+# -- the catalogue file ----------------------------------------------------------------------
+
+
+class _Entry:
+    """One table of a catalogue file, whose complaints name file, entry and key."""
+
+    def __init__(self, name: str, table: object, origin: Path) -> None:
+        self.name = name
+        self.origin = origin
+        if not isinstance(table, dict):
+            raise self.wrong("", "must be a table")
+        self.table: dict[str, Any] = table
+        self.used: set[str] = set()
+
+    def wrong(self, key: str, what: str) -> UsageError:
+        """Return the complaint about one key."""
+        where = f"images.{self.name}" + (f".{key}" if key else "")
+        return UsageError(
+            f"{where} {what}", path=self.origin, hint="docs/guide/cloud-images.md has every key"
+        )
+
+    def text(self, key: str, default: str | None = None) -> str:
+        """Return a text; one without default has to be there."""
+        self.used.add(key)
+        value = self.table.get(key, default)
+        if value is None:
+            raise self.wrong(key, "is missing")
+        if not isinstance(value, str) or (not value and default is None):
+            raise self.wrong(key, "must be a text")
+        return value
+
+    def choice(self, key: str, among: tuple[str, ...], default: str) -> str:
+        """Return a text that is one of several."""
+        value = self.text(key, default)
+        if value not in among:
+            raise self.wrong(key, f"is '{value}': must be one of {', '.join(among)}")
+        return value
+
+    def number(self, key: str) -> int:
+        """Return a whole number above zero."""
+        self.used.add(key)
+        value = self.table.get(key)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise self.wrong(key, "must be a whole number above zero")
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        """Return a list of texts, empty if the key is not there."""
+        self.used.add(key)
+        value = self.table.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(key, "must be a list of texts")
+        return tuple(value)
+
+    def per_architecture(self, key: str) -> dict[str, str]:
+        """Return a table of texts by architecture, empty if the key is not there."""
+        self.used.add(key)
+        value = self.table.get(key, {})
+        if not isinstance(value, dict):
+            raise self.wrong(key, "must be a table of architectures")
+        for architecture, text in value.items():
+            if architecture not in ARCHITECTURES:
+                raise self.wrong(f"{key}.{architecture}", "is no architecture known here")
+            if not isinstance(text, str) or not text:
+                raise self.wrong(f"{key}.{architecture}", "must be a text")
+        return value
+
+    def address(
+        self, key: str, default: str | None = None, *, schemes: tuple[str, ...] = ("https",)
+    ) -> str:
+        """Return a URL; only an image may come without TLS, because its checksum does not."""
+        value = self.text(key, default)
+        if value and urlsplit(value).scheme not in schemes:
+            raise self.wrong(key, f"is '{value}': must be an {' or '.join(schemes)} URL")
+        return value
+
+    def finish(self) -> None:
+        """Refuse keys that mean nothing: a typing mistake would be silent otherwise."""
+        for key in self.table:
+            if key not in self.used:
+                raise self.wrong(key, "is no key of a catalogue entry")
+
+
+def parse_catalogue(text: str, origin: Path) -> list[CloudImage]:
+    """Return the images a catalogue file declares, one per name and architecture.
+
+    Args:
+        text: TOML.
+        origin: the file, for messages.
+
+    Raises:
+        UsageError: with file, entry and key.
+    """
+    import tomllib  # start-up time: only this verb reads TOML
+
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"not valid TOML: {error}", path=origin) from error
+    tables = document.pop("images", {})
+    if document:
+        raise UsageError(f"'{next(iter(document))}' means nothing: only 'images' does", path=origin)
+    if not isinstance(tables, dict):
+        raise UsageError("'images' must be a table of entries", path=origin)
+    return [
+        image for name, table in tables.items() for image in _images(_Entry(name, table, origin))
+    ]
+
+
+def _images(entry: _Entry) -> list[CloudImage]:
+    try:
+        check_template_name(entry.name)
+    except UsageError as error:
+        raise entry.wrong("", f"cannot be a template's name ({error.hint})") from error
+    files, patterns = entry.per_architecture("files"), entry.per_architecture("patterns")
+    checksums = entry.per_architecture("checksums")
+    if bool(files) == bool(patterns):
+        raise entry.wrong("files", "or patterns must be there, and not both")
+    common = CloudImage(
+        name=entry.name,
+        architecture="",
+        os=entry.text("os"),
+        release=entry.text("release"),
+        base=entry.address("base", schemes=("https", "http")),
+        sums=entry.text("sums"),
+        sums_kind=entry.choice("sums_kind", SUMS_KINDS, "list"),
+        index=entry.address("index", ""),
+        login_user=entry.text("login_user"),
+        min_memory_mib=entry.number("min_memory_mib"),
+        min_cpu=entry.text("min_cpu", ""),
+        bus=entry.choice("bus", BUSES, "virtio"),
+        aliases=entry.texts("aliases"),
+        notes=entry.texts("notes"),
+        declared_in=entry.origin,
+    )
+    entry.finish()
+    if not common.base.endswith("/"):
+        raise entry.wrong("base", "must end with a slash")
+    if patterns and not common.index and "{file}" in common.sums:
+        raise entry.wrong("index", "is missing: the sums cannot be found before the file is known")
+    made = []
+    for architecture, value in (files or patterns).items():
+        if patterns:
+            _check_pattern(entry, architecture, value)
+        digest = checksums.get(architecture)
+        image = replace(
+            common,
+            architecture=architecture,
+            base=common.base.replace("{arch}", architecture),
+            index=common.index.replace("{arch}", architecture),
+            sums=common.sums.replace("{arch}", architecture),
+            file=value if files else "",
+            pattern=value if patterns else "",
+            checksum=_pinned(entry, architecture, digest) if digest else None,
+        )
+        if urlsplit(image.sums_url).scheme != "https":
+            raise entry.wrong("sums", "must be an https URL or relative to the image")
+        made.append(image)
+    return made
+
+
+def _check_pattern(entry: _Entry, architecture: str, pattern: str) -> None:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise entry.wrong(
+            f"patterns.{architecture}", f"is no regular expression: {error}"
+        ) from error
+
+
+def _pinned(entry: _Entry, architecture: str, text: str) -> Checksum:
+    try:
+        return parse_checksum(text)
+    except UsageError as error:
+        raise entry.wrong(f"checksums.{architecture}", f"is no checksum: {error.hint}") from error
+
+
+def merge(catalogues: Iterable[list[CloudImage]]) -> list[CloudImage]:
+    """Return all entries, later files replacing those of the same name; sorted by name.
+
+    An alias of a later file wins over the same alias, but never over another entry's name.
+    """
+    entries: dict[str, list[CloudImage]] = {}
+    owner: dict[str, str] = {}
+    for images in catalogues:
+        for name in {image.name for image in images}:
+            entries[name] = [image for image in images if image.name == name]
+        owner.update({alias: image.name for image in images for alias in image.aliases})
+    return [
+        replace(
+            image,
+            aliases=tuple(a for a in image.aliases if owner[a] == name and a not in entries),
+        )
+        for name in sorted(entries, key=_natural)
+        for image in entries[name]
+    ]
+
+
+def find(images: Iterable[CloudImage], name: str, architecture: str) -> CloudImage:
+    """Return the entry that `name` (or an alias, or ``debian:12``) means.
+
+    Raises:
+        NotFound: no such name, or not for this architecture; the hint has the near ones.
+    """
+    wanted = name.replace(":", "-")
+    named = [image for image in images if wanted == image.name or wanted in image.aliases]
+    for image in named:
+        if image.architecture == architecture:
+            return image
+    if named:
+        there = ", ".join(image.architecture for image in named)
+        raise NotFound(
+            f"the catalogue has no '{name}' for {architecture}", hint=f"there is: {there}"
+        )
+    from difflib import get_close_matches
+
+    known = [word for image in images for word in (image.name, *image.aliases)]
+    near = list(dict.fromkeys(get_close_matches(wanted, known, n=5, cutoff=0.5)))
+    raise NotFound(
+        f"the catalogue has no image '{name}'",
+        hint=(f"did you mean {' or '.join(near[:3])}? " if near else "")
+        + "all: thinvirt template pull --list",
+    )
+
+
+# -- publishers' sums ------------------------------------------------------------------------
+
+_GNU = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})(?:\s+\*?(?P<name>\S.*?))?\s*")
+_BSD = re.compile(r"(?P<tag>SHA256|SHA512)\s*\((?P<name>.+)\)\s*=\s*(?P<hex>[0-9a-fA-F]+)\s*", re.I)
+_LINK = re.compile(r"""href\s*=\s*["']([^"'?#]+)["']""", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What a publisher's checksum file says: digests by file name.
+
+    `folder` is where the publisher says that the files lie, relative to the sums; mostly empty.
+    """
+
+    by_name: Mapping[str, Checksum]
+    folder: str = ""
+
+
+def parse_sums(text: str, kind: str = "list") -> Sums:
+    """Return the digests of a checksum file.
+
+    GNU lines (``HEX  NAME``), BSD lines (``SHA256 (NAME) = HEX``) and a digest alone (its name is
+    empty) are understood wherever they stand, so clear-signed files and comments do no harm; lines
+    of MD5 and SHA-1 are passed over. Where a file has both digests the longer one counts.
+
+    Args:
+        text: the checksum file.
+        kind: one of `SUMS_KINDS`.
+
+    Raises:
+        VerificationFailed: a JSON file that is not of Oracle's form.
+    """
+    if kind == "image-json":
+        return _parse_image_json(text)
+    found: dict[str, Checksum] = {}
+    for line in text.splitlines():
+        if (match := _BSD.fullmatch(line.strip())) is not None:
+            algorithm, name, digits = match["tag"].lower(), match["name"], match["hex"]
+            if len(digits) != _HEX_DIGITS[algorithm]:
+                continue
+        elif (match := _GNU.fullmatch(line.strip())) is not None:
+            name, digits = match["name"] or "", match[1]
+            algorithm = "sha256" if len(digits) == _HEX_DIGITS["sha256"] else "sha512"
+        else:
+            continue
+        name = name.rpartition("/")[2]
+        if name not in found or len(found[name].hexadecimal) < len(digits):
+            found[name] = Checksum(algorithm, digits.lower())
+    return Sums(found)
+
+
+def _parse_image_json(text: str) -> Sums:
+    import json
+
+    try:
+        document = json.loads(text)
+    except ValueError as error:
+        raise VerificationFailed(f"the publisher's sums are not valid JSON: {error}") from error
+    found: dict[str, Checksum] = {}
+    folder = document.get("base_url", "") if isinstance(document, dict) else ""
+    for value in document.values() if isinstance(document, dict) else ():
+        if isinstance(value, dict) and {"image", "sha256"} <= value.keys():
+            digits = str(value["sha256"]).lower()
+            if re.fullmatch("[0-9a-f]{64}", digits):
+                found[str(value["image"])] = Checksum("sha256", digits)
+    return Sums(found, f"{folder}/" if folder else "")
+
+
+def digest_for(sums: Sums, file_name: str, kind: str, *, sums_url: str) -> Checksum:
+    """Return the digest promised for `file_name`.
+
+    Args:
+        sums: what `parse_sums` gave.
+        file_name: the image's name at its publisher.
+        kind: with "single" the only digest counts, whatever name stands beside it: some publishers
+            write the name of the dated build there.
+        sums_url: for the message.
+
+    Raises:
+        VerificationFailed: no digest for it, or several with kind "single".
+    """
+    if kind == "single":
+        digests = set(sums.by_name.values())
+        if len(digests) == 1:
+            return digests.pop()
+    if file_name in sums.by_name:
+        return sums.by_name[file_name]
+    raise VerificationFailed(
+        f"{sums_url} has no SHA-256 or SHA-512 of {file_name}",
+        hint="the publisher may have renamed the image: thinvirt template pull --check-catalogue",
+    )
+
+
+def listed_names(page: str) -> list[str]:
+    """Return the file names a directory page links to."""
+    return [unquote(link).rpartition("/")[2] for link in _LINK.findall(page)]
+
+
+def newest_match(pattern: str, names: Iterable[str], *, where: str) -> str:
+    """Return the name that fully matches `pattern` and whose numbers are the highest.
+
+    Raises:
+        NotFound: none matches.
+    """
+    matching = [name for name in names if re.fullmatch(pattern, name)]
+    if not matching:
+        raise NotFound(
+            f"{where} lists no file that matches {pattern}",
+            hint="the publisher may have renamed the image: "
+            "thinvirt template pull --check-catalogue",
+        )
+    return max(matching, key=_natural)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Order ``3.9`` before ``3.10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
