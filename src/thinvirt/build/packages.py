@@ -161,7 +161,8 @@ class PackageCache:
     ) -> list[Deb]:
         from hashlib import sha256
 
-        question = {"names": sorted(set(names)), "closure": closure, "recommends": recommends}
+        asked = sorted(set(names))
+        question = {"names": asked, "closure": closure, "recommends": recommends}
         key = sha256(json.dumps(question).encode()).hexdigest()[:24]
         record = self.directory / "requests" / f"{key}.json"
         if not self.refresh and (known := self._recorded(record)) is not None:
@@ -171,7 +172,7 @@ class PackageCache:
             if not self.refresh and (known := self._recorded(record)) is not None:
                 return known
             options = ["-o", "APT::Install-Recommends=true"] if recommends else []
-            debs = self._download(question["names"], closure, options, progress or Silent())
+            debs = self._download(asked, closure, options, progress or Silent())
             self._write_record(record, question, debs)
         return debs
 

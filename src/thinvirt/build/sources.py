@@ -85,7 +85,7 @@ def _parse_deb822(text: str) -> Iterator[Stanza]:
 
 
 def _parse_lines(text: str) -> Iterator[Stanza]:
-    """Yield the ``deb`` lines of a ``.list`` file: ``deb [option=value …] URI SUITE COMPONENT…``."""
+    """Yield the ``deb`` lines of a ``.list`` file: ``deb [option=value …] URI SUITE COMPONENT``."""
     line_form = re.compile(r"deb\s+(?:\[(?P<options>[^\]]*)\]\s*)?(?P<rest>.*)")
     for line in text.splitlines():
         match = line_form.fullmatch(line.partition("#")[0].strip())
