@@ -164,7 +164,6 @@ LOGIN: Final = Stage("login", "login", 5, "somebody to log in: the guest is up")
 
 STAGES: Final = (FIRMWARE, BOOT_LOADER, KERNEL, INIT, CLOUD_INIT, NETWORK, LOGIN)
 STAGE_BY_ID: Final = {stage.id: stage for stage in STAGES}
-_HIGHEST_FIRST: Final = tuple(sorted(STAGES, key=lambda stage: -stage.rank))
 
 # Not on the road to the prompt: facts that are asked of the guest, not read from what it prints.
 SSH: Final = Stage("ssh", "SSH", 6, "its SSH server to send its banner")
@@ -172,20 +171,22 @@ AGENT: Final = Stage("agent", "guest agent", 6, "qemu-guest-agent to answer")
 FACTS: Final = (SSH, AGENT)
 
 # The prompt of getty, agetty and busybox: the host name first, nothing before it on its line.
-_PROMPT = re.compile(r"^(?:(?P<host>\(none\)|[A-Za-z0-9][A-Za-z0-9._-]{0,252}) )?login: ?")
+_HOST = r"(?:\(none\)|[A-Za-z0-9][A-Za-z0-9._-]{0,252})"
+_PROMPT = re.compile(rf"(?:(?P<host>{_HOST}) )?login: ?")
 _NOT_HOSTS = frozenset(("last", "failed", "first", "next", "invalid", "bad", "root", "user"))
-_PROMPT_BEGUN = re.compile(r"^(?:\(none\)|[A-Za-z0-9][A-Za-z0-9._-]{0,252})(?: l?o?g?i?n?:? ?)?$")
-_AUTOMATIC = re.compile(r"^\S+ \(automatic login\)$")
-_TYPED = re.compile(r"^\S{1,64}$")
+_AUTOMATIC = re.compile(r"\S+ \(automatic login\)$")
+_TYPED = re.compile(r"\S{1,64}$")
 # "OpenBSD/amd64 (web-001.my.domain) (tty00)": BSD's getty asks "login:" below it, without a name.
-_BSD_ISSUE = re.compile(r"^\S+/\S+ \((?P<host>\S+)\) \(tty\S+\)$")
+_BSD_ISSUE = re.compile(r"\S+/\S+ \((?P<host>\S+)\) \(tty\S+\)$")
 # What others print into a line that getty has begun: the kernel, systemd, cloud-init, OpenRC.
-_INTERJECTION = re.compile(
+_INTERJECTION = (
     r"\[ *\d+\.\d+\]|\[[ A-Z*]{6}\] |<\d+>|ci-info: |cloud-init\[\d+\]: |Cloud-init v\. |"
     r"systemd\[1\]: | {9}[A-Z][a-z]+ing | \* [A-Z]"
 )
+_INTERRUPTED = re.compile(rf"(?P<begun>{_HOST}?(?: ?l?o?g?i?n?:? ?)?)(?:{_INTERJECTION})")
 
 MAX_LINE: Final = 4096  # characters of one line that are looked at; a longer one is cut into pieces
+PROMPT_STANDS_S: Final = 1.0  # after so long, what follows "login: " does not take it back
 SHOWN_LINE: Final = 300  # characters of a line that are kept for showing
 
 
@@ -199,15 +200,31 @@ class Sighting:
     line: str
 
 
+class _Lines:
+    """The lines that any of some patterns finds; those bound to the line's start are tried once."""
+
+    def __init__(self, patterns: tuple[str, ...]) -> None:
+        bound = [pattern for pattern in patterns if pattern.startswith("^")]
+        free = [pattern for pattern in patterns if not pattern.startswith("^")]
+        self._bound = re.compile("|".join(bound)) if bound else None
+        self._free = re.compile("|".join(free)) if free else None
+
+    def contain(self, line: str) -> bool:
+        """Tell whether `line` is one of them."""
+        if self._bound is not None and self._bound.match(line):
+            return True
+        return self._free is not None and self._free.search(line) is not None
+
+
 @cache
-def _matcher(patterns: tuple[str, ...]) -> re.Pattern[str] | None:
-    return re.compile("|".join(patterns)) if patterns else None
-
-
-def _patterns(stage: Stage, source: Source) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _proofs(source: Source) -> tuple[tuple[Stage, _Lines, _Lines], ...]:
+    """Each stage that `source` can prove, the highest first, with its fresh lines and evidence."""
     if source is Source.FIRMWARE:
-        return stage.firmware_fresh, stage.firmware_evidence
-    return stage.fresh, stage.evidence
+        told = [(s, s.firmware_fresh, s.firmware_evidence) for s in STAGES]
+    else:
+        told = [(s, s.fresh, s.evidence) for s in STAGES]
+    proofs = [(s, _Lines(fresh), _Lines(evidence)) for s, fresh, evidence in told]
+    return tuple(sorted(proofs, key=lambda proof: -proof[0].rank))
 
 
 def evidence_in(line: str, source: Source, *, at: Stage) -> tuple[Stage, bool] | None:
@@ -216,11 +233,10 @@ def evidence_in(line: str, source: Source, *, at: Stage) -> tuple[Stage, bool] |
     The second value tells whether the line proves a new boot. A stage of a lower rank is
     proved only by the lines that begin it.
     """
-    for stage in _HIGHEST_FIRST:
-        fresh, evidence = (_matcher(p) for p in _patterns(stage, source))
-        if fresh is not None and fresh.search(line):
+    for stage, fresh, evidence in _proofs(source):
+        if fresh.contain(line):
             return stage, stage.rank < at.rank
-        if stage.rank >= at.rank and evidence is not None and evidence.search(line):
+        if stage.rank >= at.rank and evidence.contain(line):
             return stage, False
     return None
 
@@ -264,6 +280,8 @@ class LineReader:
 
 def _overwritten(line: str) -> list[str]:
     """Return what a terminal showed one after the other in one line, as plain text."""
+    if line.isprintable():  # the most frequent case, and quick
+        return [line]
     parts = [_CONTROL.sub("", part) for part in line.split("\r") if part]
     return [part for part in parts if part] or [""]
 
@@ -381,12 +399,12 @@ class BootWatch:
         Others print into a line that getty has begun ("web-001 lo[   7.1] usb 1-1: …"): the part
         before is carried over to what follows.
         """
-        whole, other = self._prompt.carried + line, _INTERJECTION.search(line)
+        whole, carried = self._prompt.carried + line, self._prompt.carried
         self._prompt.carried = ""
-        if other is not None:
-            whole = whole[: len(whole) - len(line) + other.start()]
-            if _PROMPT_BEGUN.match(whole):
-                self._prompt.carried = whole
+        if other := _INTERRUPTED.match(line):
+            whole = self._prompt.carried = carried + other["begun"]
+        elif "login:" not in whole and not whole.startswith("Password:"):
+            whole = ""
         match = _PROMPT.match(whole)
         before, self._prompt.before = self._prompt.before, None
         typed_host, self._prompt.typed_host = self._prompt.typed_host, ""
@@ -399,7 +417,7 @@ class BootWatch:
             self._login(host or self._bsd_host(), whole, at_s)
         elif _TYPED.match(rest):
             self._prompt.typed_host = host
-        elif before is not None:
+        elif before is not None and at_s - self.reached[LOGIN.id].at_s < PROMPT_STANDS_S:
             self.stage, self.reached, self.hostname = before  # ordinary text, cut after "login: "
 
     def _login(self, host: str | None, line: str, at_s: float) -> None:
@@ -418,12 +436,14 @@ class BootWatch:
         return host is None or host == self.expected_hostname or host.lower() not in _NOT_HOSTS
 
 
-_NEWS_AFTER_LOGIN = (b"login:", b"SeaBIOS (version", b"BdsDxe: ", b"Restarting system")
-_MORE_NEWS = (b"Linux version ", b"GRUB", b"LINUX ", b"Decompressing Linux", b"early console")
+_NEWS_AFTER_LOGIN = (
+    *(b"login:", b"SeaBIOS (version", b"BdsDxe: ", b"Restarting system", b"UEFI Interactive"),
+    *(b"Linux version ", b"GRUB", b"LINUX ", b"Decompressing Linux", b"early console"),
+)
 
 
 def _worth_reading(data: bytes) -> bytes:
-    """Return the end of a large piece in which nothing can change the stage of a guest at login."""
-    if any(mark in data for mark in (*_NEWS_AFTER_LOGIN, *_MORE_NEWS)):
+    """Return a large piece without its middle if nothing in it can move a guest at its login."""
+    if any(mark in data for mark in _NEWS_AFTER_LOGIN):
         return data
-    return data[-2 * MAX_LINE :]
+    return data[:MAX_LINE] + b"\n" + data[-2 * MAX_LINE :]

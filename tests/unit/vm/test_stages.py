@@ -25,7 +25,7 @@ LOGS = Path(__file__).parents[2] / "data" / "console-logs"
 def watched(data: bytes, *, size: int = 1 << 20, expected: str | None = None) -> BootWatch:
     watch = BootWatch(expected_hostname=expected)
     for start in range(0, len(data), size):
-        watch.feed(data[start : start + size], float(start))
+        watch.feed(data[start : start + size], start / 1000)
     return watch
 
 
