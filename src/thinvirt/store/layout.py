@@ -9,6 +9,7 @@ $THINVIRT_HOME/
   log/ID/                 serial console, firmware and QEMU output of a VM, until it is removed
   locks/                  advisory locks; each file says who holds it
   incoming/               downloads, imports and builds that are not published yet
+  incoming/downloads/     what was fetched so far, kept so that it can be continued
   networks/NAME/          the switch of a private LAN and its ports
 """
 
@@ -106,6 +107,27 @@ class Layout:
     def incoming(self) -> Path:
         """The folder of what is not published yet."""
         return self.home / "incoming"
+
+    @property
+    def downloads(self) -> Path:
+        """The folder of downloads, finished or not, that are not imported yet."""
+        return self.incoming / "downloads"
+
+    def download_part(self, key: str) -> Path:
+        """What has been fetched so far of one URL."""
+        return self.downloads / f"{key}.part"
+
+    def download_state(self, key: str) -> Path:
+        """Which URL and version of it the part belongs to (JSON)."""
+        return self.downloads / f"{key}.json"
+
+    def download_unpacked(self, key: str) -> Path:
+        """The image inside a compressed download, while it is imported."""
+        return self.downloads / f"{key}.unpacked"
+
+    def download_lock(self, key: str) -> Path:
+        """The lock a command holds while it fetches one URL."""
+        return self.locks / f"download-{key}.lock"
 
     @property
     def networks(self) -> Path:

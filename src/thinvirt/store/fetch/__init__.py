@@ -1,0 +1,1 @@
+"""Fetching images over HTTP: verified, resumable, bounded."""
