@@ -1,0 +1,1 @@
+"""Input and output: host files, positioned and checked."""

@@ -1,0 +1,1 @@
+"""Image formats: bytes to values and back. Nothing here touches a file, clock or process."""

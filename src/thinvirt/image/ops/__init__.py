@@ -1,0 +1,1 @@
+"""One operation on a whole image per module."""
