@@ -28,8 +28,13 @@ class VmFolder:
 
     @property
     def qmp_socket(self) -> Path:
-        """QEMU's control socket: one client at a time, further ones wait for it to leave."""
+        """QEMU's control socket: one client at a time, so hold it for a command, not for long."""
         return self.run / "qmp.sock"
+
+    @property
+    def events_socket(self) -> Path:
+        """A second control socket, for whoever watches the VM for as long as it lives."""
+        return self.run / "events.sock"
 
     @property
     def console_socket(self) -> Path:

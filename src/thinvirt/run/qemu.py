@@ -1,0 +1,271 @@
+"""The embedded driver: one QEMU per VM, started, found again, and ended.
+
+`launch` either gives a QEMU that answers and whose facts are on record, or leaves nothing behind.
+"""
+
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from thinvirt.errors import QemuFailed, ThinvirtError
+from thinvirt.run import lan, liveness, sockets
+from thinvirt.run.accel import Acceleration
+from thinvirt.run.folder import VmFolder
+from thinvirt.run.liveness import RunState
+from thinvirt.run.process import Process, send_signal, spawn, wait_end
+from thinvirt.run.qemu_trouble import explain
+from thinvirt.run.qmp import QmpClient, QmpError
+from thinvirt.vm.qemu_argv import PROGRAM, DiskLayer, Launch, qemu_argv
+from thinvirt.vm.spec import VmSpec
+
+START_TIMEOUT_S = 60.0  # for QEMU itself to answer; a loaded host takes seconds, not this
+_DEATH_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchRequest:
+    """What is to be started; every value resolved.
+
+    Attributes:
+        name, uuid, spec, memory_mib, disk, macs: see `thinvirt.vm.qemu_argv.Launch`.
+        folder: where its run-time files and its log go.
+        accel: what executes the guest's instructions.
+        seed: the files of the NoCloud seed by name; empty for none.
+        lans: the folders of the LANs in `spec.networks`, in order.
+        program: the QEMU to run.
+        die_with_parent: see `thinvirt.run.process.spawn`.
+        paused: do not let the guest run yet.
+    """
+
+    name: str
+    uuid: str
+    spec: VmSpec
+    memory_mib: int
+    disk: tuple[DiskLayer, ...]
+    macs: tuple[str, ...]
+    folder: VmFolder
+    accel: Acceleration
+    seed: Mapping[str, str]
+    lans: tuple[Path, ...] = ()
+    program: str = PROGRAM
+    die_with_parent: bool = False
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A QEMU that was just started.
+
+    Attributes:
+        state: its facts, as recorded.
+        process: the process, for who keeps it as a child.
+    """
+
+    state: RunState
+    process: Process
+
+
+def launch(request: LaunchRequest) -> Running:
+    """Start a VM and return once QEMU answers and the guest's CPUs run.
+
+    The caller holds the VM's lock. If anything fails, or the caller is interrupted, QEMU is ended
+    and the run folder removed.
+
+    Raises:
+        Busy: the VM runs already, or its disk is in use by another process.
+        Conflict: a port that was asked for is taken.
+        ProgramMissing: there is no QEMU.
+        QemuFailed: QEMU refused to start; its own words are quoted.
+    """
+    folder = request.folder
+    clean_dead(folder)
+    folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
+    folder.log.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with ExitStack() as held, ExitStack() as undo:
+        alive_fd = liveness.hold(folder.run)
+        held.callback(os.close, alive_fd)
+        undo.callback(shutil.rmtree, folder.run, ignore_errors=True)
+        process = _spawn(request, alive_fd, held)
+        undo.callback(process.kill)
+        held.close()  # from here on QEMU alone holds the sockets and the lock
+        try:
+            state = _introduce(request, process)
+        except QemuFailed as error:
+            raise _start_failure(request, process, error) from error
+        liveness.write_state(folder.run, state)
+        for network in request.lans:
+            lan.ensure_switch(network)  # it may have gone to sleep just before QEMU came
+        undo.pop_all()
+    return Running(state, process)
+
+
+def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
+    """Write the seed, bind the sockets and start QEMU with them."""
+    from thinvirt.run.seed_disc import write_seed_disc
+
+    folder = request.folder
+    if request.seed:
+        write_seed_disc(folder.seed, request.seed)
+    listeners = {
+        name: held.enter_context(sockets.listen(path)).fileno()
+        for name, path in (
+            ("qmp", folder.qmp_socket),
+            ("events", folder.events_socket),
+            ("console", folder.console_socket),
+            ("agent", folder.agent_socket),
+        )
+    }
+    ports = [
+        held.enter_context(lan.attached(path, f"{folder.run.name}-{number}"))
+        for number, path in enumerate(request.lans)
+    ]
+    argv = qemu_argv(
+        Launch(
+            name=request.name,
+            uuid=request.uuid,
+            spec=request.spec,
+            memory_mib=request.memory_mib,
+            accel=request.accel.name,
+            disk=request.disk,
+            seed=str(folder.seed) if request.seed else "",
+            macs=request.macs,
+            lan_ports=tuple(port.sockets for port in ports),
+            console_log=str(folder.console_log),
+            firmware_log=str(folder.firmware_log),
+            program=request.program,
+            qmp=listeners["qmp"],
+            events=listeners["events"],
+            console=listeners["console"],
+            agent=listeners["agent"],
+        )
+    )
+    if request.paused:
+        argv.append("-S")
+    return spawn(
+        argv,
+        log=folder.qemu_log,
+        pass_fds=[alive_fd, *listeners.values(), *(port.folder_fd for port in ports)],
+        die_with_parent=request.die_with_parent,
+    )
+
+
+def _introduce(request: LaunchRequest, process: Process) -> RunState:
+    """Shake hands with a QEMU that was just started and collect its facts."""
+    spec = request.spec
+    with QmpClient(request.folder.qmp_socket, timeout_s=START_TIMEOUT_S) as qmp:
+        has_user_network = any(network.kind == "user" for network in spec.networks)
+        return RunState(
+            pid=process.pid,
+            start_ticks=process.start_ticks,
+            started_at=time.time(),
+            accel=request.accel.name,
+            accel_reason=request.accel.reason,
+            ssh_port=ssh_port(qmp) if has_user_network else None,
+            vnc="" if spec.vnc == "off" else _vnc_address(qmp),
+            qemu_version=qmp.version,
+            argv=tuple(command_line(process.pid)),
+        )
+
+
+def ssh_port(qmp: QmpClient) -> int | None:
+    """Return the port of 127.0.0.1 that leads to the guest's port 22; the kernel chose it.
+
+    QMP has no word for it. The human monitor prints one line per forward: protocol, descriptor,
+    source address and port, destination address and port, two queue lengths.
+    """
+    for line in qmp.monitor("info usernet").splitlines():
+        words = line.split()
+        if words[:1] == ["TCP[HOST_FORWARD]"] and words[5:6] == ["22"]:
+            return int(words[3])
+    return None
+
+
+def _vnc_address(qmp: QmpClient) -> str:
+    facts = qmp.execute("query-vnc")
+    if not facts.get("enabled"):
+        return ""
+    host = f"[{facts['host']}]" if ":" in facts["host"] else facts["host"]
+    return f"{host}:{facts['service']}"
+
+
+def command_line(pid: int) -> list[str]:
+    """Return a process's command line."""
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return [os.fsdecode(word) for word in raw.split(b"\0")[:-1]]
+
+
+def _start_failure(request: LaunchRequest, process: Process, error: QemuFailed) -> ThinvirtError:
+    """Return why QEMU did not start, in its own words where it said any."""
+    status = process.wait(_DEATH_TIMEOUT_S if not isinstance(error, QmpError) else 0)
+    try:
+        said = request.folder.qemu_log.read_text(errors="replace")
+    except OSError:
+        said = ""
+    return explain(said, status, request.spec, error)
+
+
+def clean_dead(folder: VmFolder) -> bool:
+    """Remove the run folder of a VM that is dead; return whether there was one.
+
+    The caller holds the VM's lock: otherwise a start that is just under way would lose its folder.
+    """
+    if not folder.run.is_dir() or liveness.is_alive(folder.run):
+        return False
+    shutil.rmtree(folder.run, ignore_errors=True)
+    return True
+
+
+def quit_now(folder: VmFolder, state: RunState, *, timeout_s: float) -> bool:
+    """End a running QEMU at once: by ``quit``, which writes out the disk, then by SIGKILL.
+
+    Args:
+        folder: the VM's files; its run folder is removed.
+        state: its facts.
+        timeout_s: how long it has for ``quit``.
+
+    Returns:
+        whether it ended by itself; False says it had to be killed.
+    """
+    deadline = time.monotonic() + timeout_s
+    try:
+        with QmpClient(folder.qmp_socket, timeout_s=max(0.1, timeout_s)) as qmp:
+            qmp.execute("quit", timeout_s=max(0.1, timeout_s))
+    except ThinvirtError:
+        pass  # it is ending, or it hangs: what follows settles both
+    gone = wait_end(state.pid, state.start_ticks, max(0.0, deadline - time.monotonic()))
+    if not gone:
+        kill(state)
+    clean_dead(folder)
+    return gone
+
+
+def kill(state: RunState) -> None:
+    """Kill a QEMU and wait until the kernel has buried it.
+
+    Raises:
+        QemuFailed: it does not die: it hangs in the kernel, on storage that does not answer.
+    """
+    import signal
+
+    send_signal(state.pid, state.start_ticks, signal.SIGKILL)
+    if not wait_end(state.pid, state.start_ticks, _DEATH_TIMEOUT_S):
+        raise QemuFailed(
+            f"QEMU (process {state.pid}) does not die",
+            hint="it waits for storage that does not answer: dmesg says which",
+        )
+
+
+@contextmanager
+def connected(folder: VmFolder, *, timeout_s: float = 30.0) -> Iterator[QmpClient]:
+    """Give a connection to the control socket of a running VM, for as short as it takes.
+
+    Raises:
+        QemuFailed: the VM does not run, or its QEMU ends meanwhile.
+        Busy: another process keeps the socket.
+    """
+    with QmpClient(folder.qmp_socket, timeout_s=timeout_s) as qmp:
+        yield qmp

@@ -1,0 +1,81 @@
+"""Why QEMU did not start, told from what it printed."""
+
+import re
+
+from thinvirt.errors import Busy, Conflict, QemuFailed, TemporaryFailure, ThinvirtError
+from thinvirt.run.ports import holder_of_port
+from thinvirt.vm.qemu_argv import VNC_BASE_PORT
+from thinvirt.vm.spec import VmSpec
+
+_STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.MULTILINE)
+_PROGRAM = re.compile(r"^(?:\S*/)?qemu-system-\S+: ", re.MULTILINE)
+_FORWARD = re.compile(r"Could not set up host forwarding rule '(?P<rule>[^']*)'")
+_CHATTER = re.compile(r"VNC server running on .*|.*module ui-ui-\w+ not found.*")
+_LINES_QUOTED = 6
+
+
+def explain(
+    said: str, status: int | None, spec: VmSpec, error: QemuFailed | None = None
+) -> ThinvirtError:
+    """Return the error for a QEMU that did not start.
+
+    Args:
+        said: what it printed.
+        status: its exit status, negative for a signal; None if it did not end.
+        spec: what it was asked for.
+        error: what its control socket told, if anything.
+    """
+    words = quote(said)
+    known = _known_trouble(said, words, spec)
+    if known is not None:
+        return known
+    if words:
+        return QemuFailed(f"QEMU did not start: {words}")
+    if status is not None and status < 0:
+        return QemuFailed(
+            f"QEMU was killed by signal {-status} while it started",
+            hint="dmesg tells if the kernel ran out of memory",
+        )
+    return error or QemuFailed(f"QEMU ended with status {status} and said nothing")
+
+
+def _known_trouble(said: str, words: str, spec: VmSpec) -> ThinvirtError | None:
+    """Return the error for a complaint that has a class, or a remedy, of its own."""
+    forward = _FORWARD.search(said)
+    if forward is not None:
+        return _port_taken(forward["rule"])
+    if "Failed to find an available port" in said or ("-vnc" in words and "in use" in words):
+        port = VNC_BASE_PORT if spec.vnc == "auto" else int(spec.vnc.rpartition(":")[2])
+        return Conflict(f"port {port} for VNC is taken{holder_of_port(port)}")
+    if "Failed to get" in words and "lock" in words:
+        return Busy(
+            "another process has the VM's disk open",
+            hint="was QEMU or qemu-img started on it by hand? fuser names the process",
+        )
+    if "Cannot allocate memory" in words or "cannot set up guest memory" in words:
+        return TemporaryFailure(
+            "this host has not enough free memory for the VM", hint=f"QEMU says: {words}"
+        )
+    return None
+
+
+def quote(said: str) -> str:
+    """Return QEMU's complaints on one line, without time stamps, its own name, and chatter."""
+    text = _PROGRAM.sub("", _STAMP.sub("", said))
+    lines = [line.strip() for line in text.splitlines()]
+    lines = [line for line in lines if line and not _CHATTER.fullmatch(line)]
+    return "; ".join(lines[-_LINES_QUOTED:])
+
+
+def _port_taken(rule: str) -> Conflict:
+    """Return the error for a forwarding rule, ``tcp:127.0.0.1:8080-:80``."""
+    head = rule.partition("-")[0]
+    protocol, _, rest = head.partition(":")
+    address, _, port = rest.rpartition(":")
+    return Conflict(
+        f"port {port}/{protocol} of {address or 'this host'} is taken"
+        f"{holder_of_port(int(port), protocol)}",
+        hint="choose another host port with --forward HOST:GUEST"
+        if int(port) >= 1024
+        else "ports below 1024 are for root; choose another",
+    )
