@@ -53,6 +53,16 @@ def os_errors(path: Path, doing: str) -> Iterator[None]:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add the file's name to errors of the pure layer, which does not know it."""
+    try:
+        yield
+    except ImageError as error:
+        error.path = error.path or path
+        raise
+
+
+@contextmanager
 def opened_for_reading(path: Path) -> Iterator[int]:
     """Open an existing regular file and give its descriptor.
 
@@ -129,7 +139,7 @@ def sync_directory(directory: Path) -> None:
     try:
         os.fsync(fd)
     except OSError as error:
-        # Some network and FUSE file systems have no fsync for directories: nothing more can be done.
+        # Some network and FUSE file systems have no fsync for directories: no more can be done.
         if error.errno not in NOT_SUPPORTED:
             raise
     finally:

@@ -2,7 +2,6 @@
 
 import re
 from struct import Struct, unpack_from
-from uuid import UUID
 
 from thinvirt.errors import CorruptImage, HostileImage, UnsupportedFeature
 
@@ -25,12 +24,13 @@ VDI_HEADER_BYTES = 512
 _VPC_TYPE_AT = 60
 _VPC_FIXED, _VPC_DYNAMIC, _VPC_DIFFERENCING = 2, 3, 4
 
-# VHDX: the region tables and, in the metadata region, the file parameters.
+# VHDX: the region tables and, in the metadata region, the file parameters. GUIDs are stored with
+# their first three parts little-endian.
 VHDX_REGION_TABLES = (192 << 10, 256 << 10)
 VHDX_TABLE_BYTES = 64 << 10
-_VHDX_METADATA_REGION = UUID("8b7ca206-4790-4b9a-b8fe-575f050f886e").bytes_le
-_VHDX_FILE_PARAMETERS = UUID("caa16737-fa36-4d43-b3b6-33f0aa44e76b").bytes_le
-_VHDX_PARENT_LOCATOR = UUID("a8d35f2d-b30b-454d-abf7-d3d84834ab0c").bytes_le
+_VHDX_METADATA_REGION = bytes.fromhex("06a27c8b90479a4bb8fe575f050f886e")
+_VHDX_FILE_PARAMETERS = bytes.fromhex("3767a1ca36fa434db3b633f0aa44e76b")
+_VHDX_PARENT_LOCATOR = bytes.fromhex("2d5fd3a80bb34d45abf7d3d84834ab0c")
 _VHDX_HAS_PARENT = 1 << 1
 _VHDX_MAX_ENTRIES = 2047
 
@@ -98,7 +98,7 @@ def check_vpc(footer: bytes) -> None:
 
 
 def vhdx_metadata_region(table: bytes) -> tuple[int, int] | None:
-    """Return (offset, length) of the metadata region by one region table, None if it is no table."""
+    """Return (offset, length) of the metadata region, None if `table` does not tell."""
     if table[:4] != b"regi" or len(table) < 16:
         return None
     (count,) = unpack_from("<I", table, 8)

@@ -1,7 +1,5 @@
 """Which format is this, by content? A file's name says nothing: the tutorial's qcow2 is an .img."""
 
-from struct import unpack_from
-
 HEAD_BYTES = 1 << 16  # what `probe_format` can make use of
 TAIL_BYTES = 512  # a fixed VHD has its only mark at the end
 
@@ -25,10 +23,12 @@ _AT_START = (
     (b"PK\x03\x04", "zip"),
     (b"7z\xbc\xaf\x27\x1c", "7z"),
 )
-_VDI_SIGNATURE, _VDI_SIGNATURE_AT = 0xBEDA107F, 64
-_TAR_AT = 257
-_ISO_AT = 16 * 2048 + 1  # the identifier of the first volume descriptor
-_DMG_TRAILER = b"koly"
+_FURTHER_IN = (
+    (64, b"\x7f\x10\xda\xbe", "vdi"),
+    (257, b"ustar", "tar"),
+    (16 * 2048 + 1, b"CD001", "iso"),  # the identifier of the first volume descriptor
+)
+_AT_END = ((b"conectix", "vpc"), (b"koly", "dmg"))
 
 COMPRESSED = frozenset({"gzip", "xz", "zstd", "bzip2", "lz4"})  # one file, packed
 ARCHIVES = frozenset({"zip", "7z", "tar"})  # several files in one (an OVA is a tar)
@@ -47,30 +47,19 @@ def probe_format(head: bytes, *, file_size: int, tail: bytes = b"") -> str:
         "dmg", "iso", one of `COMPRESSED` or `ARCHIVES`, or "raw".
     """
     if head[:4] == b"QFI\xfb":
-        return _qcow_generation(head)
+        # Version 1 is another format; versions that do not exist yet are for qcow2 to refuse.
+        return "qcow" if head[4:8] == b"\0\0\0\1" else "qcow2"
     for magic, name in _AT_START:
         if head.startswith(magic):
             return name
+    for at, magic, name in _FURTHER_IN:
+        if head[at : at + len(magic)] == magic:
+            return name
     if _is_vmdk_descriptor(head):
         return "vmdk"
-    if len(head) >= _VDI_SIGNATURE_AT + 4:
-        (signature,) = unpack_from("<I", head, _VDI_SIGNATURE_AT)
-        if signature == _VDI_SIGNATURE:
-            return "vdi"
-    if tail.startswith(b"conectix") and file_size >= TAIL_BYTES:
-        return "vpc"
-    if tail.startswith(_DMG_TRAILER):
-        return "dmg"
-    if head[_TAR_AT : _TAR_AT + 5] == b"ustar":
-        return "tar"
-    if head[_ISO_AT : _ISO_AT + 5] == b"CD001":
-        return "iso"
+    if file_size >= TAIL_BYTES:
+        return next((name for magic, name in _AT_END if tail.startswith(magic)), "raw")
     return "raw"
-
-
-def _qcow_generation(head: bytes) -> str:
-    """Version 1 is another format; versions that do not exist yet are left to qcow2 to refuse."""
-    return "qcow" if head[4:8] == b"\0\0\0\1" else "qcow2"
 
 
 def _is_vmdk_descriptor(head: bytes) -> bool:

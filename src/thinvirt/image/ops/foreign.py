@@ -5,11 +5,18 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from thinvirt.errors import CorruptImage, HostileImage, UnsupportedFeature
-from thinvirt.image.block.hostfile import opened_for_reading, os_errors, sync_directory
+from thinvirt.image.block.hostfile import (
+    naming,
+    opened_for_reading,
+    os_errors,
+    read_exactly,
+    sync_directory,
+)
 from thinvirt.image.formats.qcow2 import limits
+from thinvirt.image.formats.qcow2.first_cluster import FirstCluster
+from thinvirt.image.formats.text import printable
 from thinvirt.image.ops import qemu_img
-from thinvirt.image.ops.screen import FOREIGN, naming
-from thinvirt.image.ops.screen_qcow2 import backing_of, read_header
+from thinvirt.image.ops.screen import FOREIGN
 from thinvirt.progress import Progress, Silent
 
 _SILENT = Silent()
@@ -60,7 +67,7 @@ def flatten(source: Path, target: Path, *, progress: Progress = _SILENT) -> None
 
 
 def check_chain(top: Path) -> list[Path]:
-    """Return the files of a chain from the overlay `top` to its base, formats all recorded.
+    """Return the files of a chain, from the overlay `top` to its base, all formats recorded.
 
     Raises:
         CorruptImage: a loop, or deeper than anything sensible.
@@ -71,27 +78,35 @@ def check_chain(top: Path) -> list[Path]:
     identities: set[tuple[int, int]] = set()
     path, image_format = top, "qcow2"
     while True:
-        with opened_for_reading(path) as fd, naming(path):
+        with opened_for_reading(path) as fd, os_errors(path, "read"), naming(path):
             status = os.fstat(fd)
             if (status.st_dev, status.st_ino) in identities:
                 raise CorruptImage("the backing chain comes back to this file")
-            if len(chain) >= limits.MAX_CHAIN_DEPTH:
+            if len(chain) == limits.MAX_CHAIN_DEPTH:
                 raise CorruptImage(f"the backing chain is deeper than {limits.MAX_CHAIN_DEPTH}")
             identities.add((status.st_dev, status.st_ino))
             chain.append(path)
             if image_format == "raw":
                 return chain
-            name, image_format = backing_of(*read_header(fd, status.st_size))
-        if not name:
+            head = read_exactly(fd, min(status.st_size, limits.MAX_HEADER_READ), 0)
+            first = FirstCluster.unpack(head)
+        if not first.backing_name:
             return chain
+        image_format = first.backing_format
         if image_format not in {"qcow2", "raw"}:
-            raise HostileImage(
-                f"the format of the backing file is "
-                f"{f'{image_format!r}' if image_format else 'not recorded'}, so QEMU would guess it",
-                path=path,
-                hint=f"if you know it: qemu-img rebase -u -b {name} -F qcow2 {path}",
-            )
-        path = path.parent / name
+            raise _format_unknown(path, first)
+        path = path.parent / first.backing_name
+
+
+def _format_unknown(path: Path, first: FirstCluster) -> HostileImage:
+    name, recorded = printable(first.backing_name), printable(first.backing_format)
+    if recorded:
+        return HostileImage(f"the backing file is said to be of format '{recorded}'", path=path)
+    return HostileImage(
+        "the format of the backing file is not recorded, so QEMU would guess it",
+        path=path,
+        hint=f"if you know that it is a qcow2: qemu-img rebase -u -b {name} -F qcow2 {path}",
+    )
 
 
 def _convert(

@@ -116,7 +116,7 @@ def create_overlays(
             close.callback(os.close, directory_fd)
             made: list[str] = []
             undo.callback(_remove, directory, made)
-            _write_batch(directory, directory_fd, names, image, made, progress)
+            _write_batch(directory, directory_fd, names, image, made=made, progress=progress)
             if durable:
                 with os_errors(directory, "make the overlays durable"):
                     sync_file_system(directory_fd)
@@ -128,6 +128,7 @@ def _write_batch(
     directory_fd: int,
     names: Sequence[str],
     image: EmptyImage,
+    *,
     made: list[str],
     progress: Progress,
 ) -> None:
@@ -195,7 +196,8 @@ def _checked_backing_name(name: str) -> bytes:
         raise UsageError("an overlay needs the name of its backing file")
     if len(raw) > limits.MAX_BACKING_NAME:
         raise UsageError(
-            f"the backing file's name is {len(raw)} bytes long, {limits.MAX_BACKING_NAME} are possible",
+            f"the backing file's name is {len(raw)} bytes long, {limits.MAX_BACKING_NAME} "
+            "are possible",
             hint="shorten the path between the overlay and its template",
         )
     if ":" in name.split("/", 1)[0]:  # QEMU would read what stands before it as a protocol

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -52,14 +53,9 @@ def image_facts(path: Path, image_format: str) -> dict[str, Any]:
         text=True,
         env=_environment(),
     ) as process:
-        try:
-            for limit, value in (
-                (resource.RLIMIT_AS, _INFO_MEMORY),
-                (resource.RLIMIT_CPU, _INFO_SECONDS),
-            ):
-                resource.prlimit(process.pid, limit, (value, value))
-        except ProcessLookupError:
-            pass  # it has ended already
+        with suppress(ProcessLookupError):  # it has ended already
+            resource.prlimit(process.pid, resource.RLIMIT_AS, (_INFO_MEMORY,) * 2)
+            resource.prlimit(process.pid, resource.RLIMIT_CPU, (_INFO_SECONDS,) * 2)
         try:
             output, errors = process.communicate(timeout=_INFO_SECONDS)
         except subprocess.TimeoutExpired as error:

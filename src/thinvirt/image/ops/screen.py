@@ -1,19 +1,18 @@
 """Look at an image file of unknown origin before anything else opens it."""
 
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 
 from thinvirt.errors import CorruptImage, ImageError, UnsupportedFeature
 from thinvirt.image.block.hostfile import (
     allocated_bytes,
+    naming,
     opened_for_reading,
     os_errors,
     read_exactly,
 )
+from thinvirt.image.formats.details import Details
 from thinvirt.image.formats.probe import (
     ARCHIVES,
     COMPRESSED,
@@ -23,8 +22,6 @@ from thinvirt.image.formats.probe import (
 )
 from thinvirt.image.formats.qcow2.geometry import align_up
 from thinvirt.units import SECTOR
-
-type_of_details = Mapping[str, str | int | bool]
 
 FOREIGN = frozenset({"vmdk", "vdi", "vpc", "vhdx"})  # what an installed qemu-img converts for us
 
@@ -49,7 +46,7 @@ class ImageFacts:
     virtual_size: int
     file_size: int
     allocated_bytes: int
-    details: type_of_details = field(default_factory=lambda: MappingProxyType({}))
+    details: Details = field(default_factory=dict)
 
 
 def screen(path: Path, *, allow_backing: bool = False) -> ImageFacts:
@@ -79,13 +76,11 @@ def screen(path: Path, *, allow_backing: bool = False) -> ImageFacts:
         tail = read_exactly(fd, min(size, TAIL_BYTES), max(size - TAIL_BYTES, 0))
         name = probe_format(head, file_size=size, tail=tail)
         virtual_size, details = _look(name, path, fd, size, allow_backing)
-    content = {"iso": "raw"}.get(name, name)
-    return ImageFacts(path, content, virtual_size, size, allocated_bytes(status), details)
+    image_format = "raw" if name == "iso" else name  # to QEMU a disc is bytes like any other
+    return ImageFacts(path, image_format, virtual_size, size, allocated_bytes(status), details)
 
 
-def _look(
-    name: str, path: Path, fd: int, size: int, allow_backing: bool
-) -> tuple[int, type_of_details]:
+def _look(name: str, path: Path, fd: int, size: int, allow_backing: bool) -> tuple[int, Details]:
     """Return virtual size and details of an open file of format `name`."""
     if name == "raw":
         return align_up(size, SECTOR), {}
@@ -122,16 +117,3 @@ def _refusal(name: str) -> ImageError:
         f"images of format {name} are not taken",
         hint=f"if you trust it: qemu-img convert -f {name} -O qcow2 FILE NEW.qcow2",
     )
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Add the file's name to errors from the pure layer, which does not know it."""
-    try:
-        yield
-    except ImageError as error:
-        error.path = error.path or path
-        raise
-
-
-Screener = Callable[[int, int], tuple[int, type_of_details]]

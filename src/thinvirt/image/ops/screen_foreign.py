@@ -1,17 +1,15 @@
 """The look at VMDK, VDI, VHD and VHDX: ours first, then the facts from a bounded qemu-img."""
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 from thinvirt.errors import CorruptImage, HostileImage
 from thinvirt.image.formats import foreign
+from thinvirt.image.formats.details import Details
 from thinvirt.image.ops.qemu_img import image_facts
 
 
-def screen_foreign(
-    path: Path, fd: int, file_size: int, image_format: str
-) -> tuple[int, Mapping[str, str | int | bool]]:
+def screen_foreign(path: Path, fd: int, file_size: int, image_format: str) -> tuple[int, Details]:
     """Return virtual size and details of an open foreign image, or refuse it; see `screen`."""
     _LOOKS[image_format](fd, file_size)
     facts = image_facts(path, image_format)

@@ -5,6 +5,8 @@ from enum import IntEnum, IntFlag
 from struct import Struct
 from typing import NamedTuple
 
+from thinvirt.image.formats.text import printable
+
 
 class Incompatible(IntFlag):
     """Who does not know one of these must not open the image."""
@@ -72,11 +74,11 @@ def unpack_names(raw: bytes) -> Iterator[Feature]:
     """Yield the rows of a feature name table; a part of a row at the end is ignored, as by QEMU."""
     for kind, bit, name in _ROW.iter_unpack(raw[: len(raw) - len(raw) % _ROW.size]):
         text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
-        yield Feature(kind, bit, "".join(c if c.isprintable() else "?" for c in text))
+        yield Feature(kind, bit, printable(text))
 
 
 def unknown_incompatible(bits: int, name_table: bytes) -> list[str]:
-    """Name the incompatible features of `bits` that are not known here, by the image's own table."""
+    """Name, by the image's own table, the incompatible features that are not known here."""
     names = {
         feature.bit: feature.name
         for feature in unpack_names(name_table)

@@ -1,4 +1,4 @@
-"""Is this header possible? Every count, offset and length is hostile until checked here.
+"""Can this metadata be? Every count, offset and length is hostile until checked here.
 
 Pure: what only the file can tell (what the tables contain) is for those who read it.
 """
@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 from thinvirt.errors import CorruptImage, UnsupportedFeature
 from thinvirt.image.formats.qcow2 import limits
-from thinvirt.image.formats.qcow2.extensions import ExtensionKind, HeaderExtension
+from thinvirt.image.formats.qcow2.bitmaps import BitmapEntry, BitmapsExtension
 from thinvirt.image.formats.qcow2.features import Incompatible, unknown_incompatible
-from thinvirt.image.formats.qcow2.geometry import L1_ENTRY, SUBCLUSTERS, align_up
+from thinvirt.image.formats.qcow2.geometry import L1_ENTRY
 from thinvirt.image.formats.qcow2.header import FIELD_OFFSET, V3_MIN_LENGTH, Header
-from thinvirt.units import SECTOR, format_size
+from thinvirt.image.formats.qcow2.snapshots import SnapshotHeader
+from thinvirt.units import format_size
 
 CRYPT_NONE, CRYPT_AES, CRYPT_LUKS = 0, 1, 2
 COMPRESSION_DEFLATE, COMPRESSION_ZSTD = 0, 1
@@ -46,21 +47,25 @@ def check_cluster_bits(header: Header) -> None:
         )
 
 
-def check_features(header: Header, extensions: dict[int, HeaderExtension]) -> None:
+def check_features(header: Header, *, name_table: bytes, has_encryption_header: bool) -> None:
     """Refuse what is not known here, what marks the image as damaged, and what contradicts itself.
+
+    Args:
+        header: with a checked cluster size.
+        name_table: the image's own feature name table, empty if it has none.
+        has_encryption_header: whether the image has that extension.
 
     Raises:
         UnsupportedFeature: an incompatible feature that is not known, named by the image's table.
         CorruptImage: marked corrupt, or fields that exclude each other.
     """
     bits = header.incompatible_features
-    names = extensions.get(ExtensionKind.FEATURE_NAMES)
-    unknown = unknown_incompatible(bits, names.data if names else b"")
+    unknown = unknown_incompatible(bits, name_table)
     if unknown:
         raise UnsupportedFeature(
             f"the image needs features that are not known here: {', '.join(unknown)}",
             offset=FIELD_OFFSET["incompatible_features"],
-            hint="a later version of thinvirt or QEMU wrote it; convert it there with -o compat=1.1",
+            hint="convert it with the program that wrote it, to a qcow2 without them",
         )
     if bits & Incompatible.CORRUPT:
         raise CorruptImage(
@@ -73,17 +78,26 @@ def check_features(header: Header, extensions: dict[int, HeaderExtension]) -> No
             f"encryption method {header.crypt_method} does not exist",
             offset=FIELD_OFFSET["crypt_method"],
         )
-    if ExtensionKind.ENCRYPTION in extensions and header.crypt_method != CRYPT_LUKS:
+    if has_encryption_header and header.crypt_method != CRYPT_LUKS:
         raise CorruptImage(
             "an encryption header stands in an image that is not LUKS-encrypted",
-            offset=extensions[ExtensionKind.ENCRYPTION].offset,
+            offset=FIELD_OFFSET["crypt_method"],
         )
     if header.refcount_order > limits.MAX_REFCOUNT_ORDER:
         raise CorruptImage(
             f"refcounts of 2^{header.refcount_order} bits are impossible: 64 is the most",
             offset=FIELD_OFFSET["refcount_order"],
         )
-    other = bool(bits & Incompatible.COMPRESSION_TYPE)
+    _check_compression(header)
+    if header.extended_l2 and header.geometry.cluster_size < limits.MIN_EXTENDED_CLUSTER_SIZE:
+        raise CorruptImage(
+            f"clusters of {header.geometry.cluster_size} bytes are too small for subclusters",
+            offset=FIELD_OFFSET["cluster_bits"],
+        )
+
+
+def _check_compression(header: Header) -> None:
+    other = bool(header.incompatible_features & Incompatible.COMPRESSION_TYPE)
     if other != (header.compression_type != COMPRESSION_DEFLATE):
         raise CorruptImage(
             f"compression type {header.compression_type} contradicts the feature bits",
@@ -93,11 +107,6 @@ def check_features(header: Header, extensions: dict[int, HeaderExtension]) -> No
         raise UnsupportedFeature(
             f"compression type {header.compression_type} is not known; deflate and zstd are",
             offset=V3_MIN_LENGTH,
-        )
-    if header.extended_l2 and header.geometry.cluster_size < SUBCLUSTERS * SECTOR:
-        raise CorruptImage(
-            f"clusters of {header.geometry.cluster_size} bytes are too small for subclusters",
-            offset=FIELD_OFFSET["cluster_bits"],
         )
 
 
@@ -202,9 +211,74 @@ def _snapshot_region(header: Header) -> list[Region]:
         )
     start = header.snapshots_offset
     said_at = FIELD_OFFSET["snapshots_offset"]
-    return [Region(start, start + header.snapshot_count * 40, "snapshot table", said_at)]
+    return [
+        Region(
+            start,
+            start + header.snapshot_count * SnapshotHeader.LAYOUT.size,
+            "snapshot table",
+            said_at,
+        )
+    ]
 
 
-def aligned_end(end: int, header: Header) -> int:
-    """Return `end` rounded up to a whole cluster."""
-    return align_up(end, header.geometry.cluster_size)
+def snapshot_l1_region(
+    snapshot: SnapshotHeader, number: int, at: int, header: Header, file_size: int
+) -> Region:
+    """Return where a snapshot's L1 table lies; `at` is the snapshot's place in the file.
+
+    Raises:
+        CorruptImage: it cannot lie there, or the entry is too long.
+    """
+    if snapshot.extra_data_size > limits.MAX_SNAPSHOT_EXTRA:
+        raise CorruptImage(
+            f"snapshot {number} has {snapshot.extra_data_size} bytes of extra data", offset=at
+        )
+    length = snapshot.l1_entries * L1_ENTRY
+    if length > limits.MAX_L1_BYTES:
+        raise CorruptImage(
+            f"snapshot {number} has an L1 table of {snapshot.l1_entries} entries", offset=at
+        )
+    start = snapshot.l1_table_offset
+    region = Region(start, start + length, f"L1 table of snapshot {number}", at)
+    check_region(region, header.geometry.cluster_size, file_size)
+    return region
+
+
+def bitmap_directory_region(
+    bitmaps: BitmapsExtension, at: int, header: Header, file_size: int
+) -> Region:
+    """Return where the bitmap directory lies; `at` is the extension's place in the file.
+
+    Raises:
+        CorruptImage: it cannot lie there, or counts are out of range.
+    """
+    if not 0 < bitmaps.count <= limits.MAX_BITMAPS:
+        raise CorruptImage(f"{bitmaps.count} bitmaps are impossible", offset=at)
+    size = bitmaps.directory_size
+    if size > limits.MAX_BITMAP_DIRECTORY_BYTES:
+        raise CorruptImage(f"a bitmap directory of {size} bytes is impossible", offset=at)
+    start = bitmaps.directory_offset
+    region = Region(start, start + size, "bitmap directory", at)
+    check_region(region, header.geometry.cluster_size, file_size)
+    return region
+
+
+def bitmap_table_region(
+    entry: BitmapEntry, number: int, at: int, header: Header, file_size: int
+) -> Region:
+    """Return where a bitmap's table lies; `at` is the directory entry's place in the file.
+
+    Raises:
+        CorruptImage: it cannot lie there, or the entry's numbers are out of range.
+    """
+    finest, coarsest = limits.MIN_BITMAP_GRANULARITY_BITS, limits.MAX_BITMAP_GRANULARITY_BITS
+    if (
+        not 0 < entry.name_size <= limits.MAX_BITMAP_NAME
+        or entry.table_entries > limits.MAX_BITMAP_TABLE_ENTRIES
+        or not finest <= entry.granularity_bits <= coarsest
+    ):
+        raise CorruptImage(f"the directory entry of bitmap {number} is impossible", offset=at)
+    start = entry.table_offset
+    region = Region(start, start + entry.table_entries * 8, f"table of bitmap {number}", at)
+    check_region(region, header.geometry.cluster_size, file_size)
+    return region
