@@ -146,10 +146,13 @@ class Download:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._close()
+        self._lock.release()
+
+    def _close(self) -> None:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-        self._lock.release()
 
     @property
     def unpacked(self) -> Path:
@@ -174,6 +177,8 @@ class Download:
                 self._complete(progress)
         except OSError as error:
             raise self._explain(error) from error
+        finally:
+            self._close()
         checksum = Checksum(self._algorithm, self._hash.hexdigest())
         if not self._as_promised():
             size = format_size(self._at)
