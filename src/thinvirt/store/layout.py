@@ -11,6 +11,7 @@ $THINVIRT_HOME/
   incoming/               downloads, imports and builds that are not published yet
   incoming/downloads/     what was fetched so far, kept so that it can be continued
   networks/NAME/          the switch of a private LAN and its ports
+  ssh/                    the store's own key pair, which every guest is given
 """
 
 import os
@@ -55,6 +56,19 @@ class Layout:
         return self.home / "catalog.sqlite3"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """The folders that every store has."""
+        return (
+            self.templates,
+            self.disks,
+            self.run,
+            self.log,
+            self.locks,
+            self.incoming,
+            self.networks,
+        )
+
+    @property
     def templates(self) -> Path:
         """The folder of published template images."""
         return self.home / "templates"
@@ -75,6 +89,10 @@ class Layout:
     def overlay(self, batch_id: int, vm_name: str) -> Path:
         """The overlay of one VM."""
         return self.batch(batch_id) / f"{vm_name}.qcow2"
+
+    def backing_name(self, digest: str, image_format: str) -> str:
+        """The backing file's name in an overlay: relative, so that the store can be moved."""
+        return f"../../{self.templates.name}/{digest}.{image_format}"
 
     @property
     def run(self) -> Path:
@@ -103,9 +121,13 @@ class Layout:
         """The lock a command holds while it changes one VM."""
         return self.locks / f"vm-{vm_id}.lock"
 
+    def maker_lock(self, maker: str) -> Path:
+        """The lock a command holds while it makes or removes something in several steps."""
+        return self.locks / f"maker-{maker}.lock"
+
     @property
     def incoming(self) -> Path:
-        """The folder of what is not published yet."""
+        """The folder of what is not published yet: one folder per maker, and `downloads`."""
         return self.home / "incoming"
 
     @property
@@ -137,3 +159,8 @@ class Layout:
     def network(self, name: str) -> Path:
         """The folder of one private LAN."""
         return self.networks / name
+
+    @property
+    def ssh(self) -> Path:
+        """The folder of the store's own key pair."""
+        return self.home / "ssh"

@@ -1,0 +1,202 @@
+"""A batch of VMs: their rows and overlays appear together or not at all.
+
+1. A ``pending`` row is committed: it reserves the batch's number, hence its folder.
+2. The overlays are written into that folder and made durable by one flush.
+3. One transaction inserts all VM rows and marks the batch committed. Until then no VM exists.
+
+An error undoes the steps done. A killed command's batch stays pending without its maker's lock,
+and is undone by the next command (`store.recovery`).
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+
+from thinvirt.errors import Conflict, NotFound, StoreUnusable, UsageError
+from thinvirt.image.block.hostfile import sync_directory
+from thinvirt.image.ops.overlay import OverlayOptions, create_overlays
+from thinvirt.progress import Progress, Silent
+from thinvirt.store.records import Batch, Template
+from thinvirt.store.store import Store
+from thinvirt.store.trouble import explained
+from thinvirt.units import format_size
+
+_NAMED = 3  # how many of many are named in a message
+_SECTOR = 512
+
+
+def create_batch(
+    store: Store,
+    template: Template,
+    names: Sequence[str],
+    *,
+    spec_json: str = "{}",
+    virtual_size: int | None = None,
+    extended_l2: bool = True,
+    progress: Progress | None = None,
+) -> Batch:
+    """Make VMs as linked clones of `template`: all of them, durably, or none.
+
+    Args:
+        store: where.
+        template: the base of their overlays.
+        names: theirs; checked already.
+        spec_json: the specification they share.
+        virtual_size: bytes of their disks; None: the template's size.
+        extended_l2: give the overlays subclusters.
+        progress: told the number of overlays.
+
+    Raises:
+        Conflict: a name is taken.
+        UsageError: the size is smaller than the template's.
+        NoSpace: the file system is full; nothing is left behind.
+    """
+    options = OverlayOptions(
+        virtual_size=disk_size(template, virtual_size),
+        backing_name=store.layout.backing_name(template.digest, template.format),
+        backing_format=template.format,
+        extended_l2=extended_l2,
+    )
+    with store.maker(f"thinvirt clone {template.ref}") as maker, ExitStack() as undo:
+        batch_id = _reserve(
+            store, template, names, options=options, spec_json=spec_json, maker=maker
+        )
+        undo.callback(abandon, store, batch_id)
+        with explained(store.layout.home):
+            folder = store.layout.batch(batch_id)
+            _make_folder(folder)
+            files = [store.layout.overlay(batch_id, name).name for name in names]
+            create_overlays(folder, files, options, durable=True, progress=progress or Silent())
+            sync_directory(store.layout.disks)
+        _commit(store, batch_id, names)
+        undo.pop_all()
+    return store.catalog.batch(batch_id)
+
+
+def disk_size(template: Template, virtual_size: int | None) -> int:
+    """Return the size of a clone's disk in bytes: whole sectors, never below the template's.
+
+    Raises:
+        UsageError: `virtual_size` is smaller than the template.
+    """
+    wanted = template.virtual_size if virtual_size is None else virtual_size
+    wanted = -(-wanted // _SECTOR) * _SECTOR
+    if wanted < template.virtual_size:
+        raise UsageError(
+            f"a disk of {format_size(wanted)} is smaller than template {template.ref}, "
+            f"which has {format_size(template.virtual_size)}",
+            hint=f"--size {template.virtual_size} or more; "
+            "file systems of a template cannot be made smaller",
+        )
+    return wanted
+
+
+def abandon(store: Store, batch_id: int) -> bool:
+    """Undo a pending batch; a committed one is left alone. Return whether there was one."""
+    pending = store.database.row(
+        "SELECT 1 FROM batches WHERE id = ? AND state = 'pending'", (batch_id,)
+    )
+    if pending is None:
+        return False
+    with explained(store.layout.home):
+        remove_folder(store.layout.batch(batch_id))  # first: this is what frees a full disk
+    with store.database.transaction():
+        store.database.run("DELETE FROM batches WHERE id = ? AND state = 'pending'", (batch_id,))
+    return True
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder of plain files; nothing happens if it is gone already."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return
+    try:
+        for name in os.listdir(fd):  # noqa: PTH208 (relative to the folder that was opened)
+            try:
+                os.unlink(name, dir_fd=fd)
+            except FileNotFoundError:
+                continue
+    finally:
+        os.close(fd)
+    try:
+        folder.rmdir()
+    except FileNotFoundError:
+        return
+
+
+def name_some(names: Sequence[str], count: int | None = None) -> str:
+    """Return the first few of many names, and how many more there are."""
+    total = len(names) if count is None else count
+    shown = ", ".join(names[:_NAMED])
+    return shown if total <= _NAMED else f"{shown} and {total - _NAMED} more"
+
+
+def _reserve(
+    store: Store,
+    template: Template,
+    names: Sequence[str],
+    *,
+    options: OverlayOptions,
+    spec_json: str,
+    maker: str,
+) -> int:
+    with store.database.transaction():
+        _refuse_taken(store, names)
+        if not store.database.row("SELECT 1 FROM templates WHERE id = ?", (template.id,)):
+            raise NotFound(f"template {template.ref} has just been removed")
+        return store.database.run(
+            "INSERT INTO batches (template_id, state, maker, virtual_size, extended_l2, spec, "
+            "created) VALUES (?, 'pending', ?, ?, ?, ?, ?)",
+            (
+                template.id,
+                maker,
+                options.virtual_size,
+                int(options.extended_l2),
+                spec_json,
+                int(time.time()),
+            ),
+        )
+
+
+def _commit(store: Store, batch_id: int, names: Sequence[str]) -> None:
+    database = store.database
+    with database.transaction():
+        _refuse_taken(store, names)  # another command may have been quicker
+        row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'vms'")
+        first = (row[0] if row else 0) + 1
+        database.run_many(
+            "INSERT INTO vms (id, name, batch_id) VALUES (?, ?, ?)",
+            [(first + index, name, batch_id) for index, name in enumerate(names)],
+        )
+        database.run(
+            "UPDATE batches SET state = 'committed', maker = NULL, first_vm = ?, last_vm = ? "
+            "WHERE id = ?",
+            (first, first + len(names) - 1, batch_id),
+        )
+
+
+def _refuse_taken(store: Store, names: Sequence[str]) -> None:
+    taken = store.catalog.taken(names)
+    if not taken:
+        return
+    if len(taken) == 1:
+        raise Conflict(
+            f"there is a VM '{taken[0]}' already", hint=f"another name, or: thinvirt rm {taken[0]}"
+        )
+    raise Conflict(
+        f"there are VMs of these names already: {name_some(taken)}",
+        hint="another name; nothing was made",
+    )
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700)
+    except FileExistsError as error:
+        raise StoreUnusable(
+            f"{folder} is there, but the catalogue does not know it",
+            hint="an older copy of the catalogue was put back? Move that folder away",
+        ) from error

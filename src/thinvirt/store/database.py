@@ -1,0 +1,195 @@
+"""The catalogue's SQLite file: made, opened for writing or reading, changed in transactions."""
+
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Any
+
+from thinvirt.errors import StoreUnusable
+from thinvirt.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from thinvirt.store.trouble import explained, read_only
+
+BUSY_TIMEOUT_S = 30.0  # another command's transaction takes milliseconds; a full disk may stall it
+
+Row = Sequence[Any]
+
+
+class Database:
+    """One connection to the catalogue; every error it raises is one of ours."""
+
+    def __init__(self, home: Path, connection: sqlite3.Connection, *, writable: bool) -> None:
+        self.home = home
+        self.writable = writable
+        self._connection = connection
+        self._transaction = RLock()  # a connection has one transaction, its threads take turns
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
+        """Return all rows of a query."""
+        with explained(self.home):
+            return self._connection.execute(sql, values).fetchall()
+
+    def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
+        """Return the first row of a query, or None."""
+        with explained(self.home):
+            found: Row | None = self._connection.execute(sql, values).fetchone()
+            return found
+
+    def run(self, sql: str, values: Sequence[Any] = ()) -> int:
+        """Run one changing statement; return the id of the row it inserted."""
+        with explained(self.home):
+            return self._connection.execute(sql, values).lastrowid or 0
+
+    def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
+        """Run one changing statement for each tuple of values."""
+        with explained(self.home):
+            self._connection.executemany(sql, values)
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit what is done inside, durably, or nothing of it if an error leaves the block.
+
+        The write lock is taken at the beginning, so what is read inside still holds at the commit.
+        """
+        if not self.writable:
+            raise read_only(self.home)
+        with self._transaction:
+            self.run("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.run("COMMIT")
+            except BaseException:
+                # A failed COMMIT (full disk) has rolled back by itself already.
+                if self._connection.in_transaction:
+                    self.run("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+
+def open_database(home: Path, path: Path, *, writable: bool) -> Database:
+    """Open the existing catalogue at `path`.
+
+    Raises:
+        StoreUnusable: it is not a catalogue, of a newer version, or cannot be read.
+    """
+    with explained(home):
+        # Where we may write we take part in the locking, for reading too.
+        joins = writable or os.access(home, os.W_OK)
+        connection = _connect_for_writing(path) if joins else _connect_for_reading(path)
+    try:
+        with explained(home):
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            (application,) = connection.execute("PRAGMA application_id").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    if application != APPLICATION_ID:
+        connection.close()
+        raise StoreUnusable("this SQLite file is not a thinvirt catalogue", path=path)
+    if version > SCHEMA_VERSION:
+        connection.close()
+        raise StoreUnusable(
+            f"the store {home} was made by a newer thinvirt "
+            f"(format {version}, this one knows {SCHEMA_VERSION})",
+            hint="use that version, or another store: THINVIRT_HOME",
+        )
+    return Database(home, connection, writable=writable)
+
+
+def create_database(path: Path, first_row: tuple[str, int, int]) -> None:
+    """Write an empty catalogue to `path`, which must not exist.
+
+    Args:
+        path: the new file.
+        first_row: the store's UUID, its MAC offset, and the time.
+
+    Raises:
+        sqlite3.Error: the file system does not bear a catalogue.
+        StoreUnusable: the file system gives processes no shared memory, which WAL needs.
+    """
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+        if mode != "wal":
+            raise StoreUnusable("the file system cannot share memory between processes", path=path)
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.executescript(f"BEGIN; {SCHEMA} COMMIT;")
+        connection.execute("INSERT INTO store VALUES (?, ?, ?)", first_row)
+        connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        connection.close()
+
+
+def _connect_for_writing(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        _uri(path, "mode=rw"),
+        uri=True,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,  # transactions are begun by us
+        check_same_thread=False,
+    )
+    try:
+        # FULL: a commit is on the disk when it returns; WAL alone would only keep it consistent.
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _connect_for_reading(path: Path) -> sqlite3.Connection:
+    """Open without writing a byte, on a read-only file system too.
+
+    A reader of a WAL file normally takes part in its shared memory file. Where that cannot be
+    made nobody can write either, and the file is read as it stands; commits that are still in
+    the WAL beside it are read from a private copy.
+    """
+    try:
+        connection = _open_for_reading(_uri(path, "mode=ro"))
+        connection.execute("SELECT 1 FROM store").fetchone()
+        return connection
+    except sqlite3.OperationalError as error:
+        name = getattr(error, "sqlite_errorname", "") or ""
+        if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+            raise
+    wal = path.with_name(path.name + "-wal")
+    if wal.exists() and wal.stat().st_size:
+        return _open_copy(path, wal)
+    return _open_for_reading(_uri(path, "mode=ro&immutable=1"))
+
+
+def _open_for_reading(uri: str) -> sqlite3.Connection:
+    return sqlite3.connect(
+        uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+
+
+def _open_copy(path: Path, wal: Path) -> sqlite3.Connection:
+    """Read catalogue and WAL through a copy that is held in memory afterwards."""
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="thinvirt-") as name:
+        copy = Path(name) / path.name
+        shutil.copyfile(path, copy)
+        shutil.copyfile(wal, copy.with_name(wal.name))
+        on_disk = sqlite3.connect(copy)
+        connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+        try:
+            on_disk.backup(connection)
+        finally:
+            on_disk.close()
+    return connection
+
+
+def _uri(path: Path, options: str) -> str:
+    name = str(path).replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    return f"file:{name}?{options}"

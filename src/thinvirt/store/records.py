@@ -1,0 +1,127 @@
+"""The rows of the catalogue as values."""
+
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from thinvirt.vm.spec import VmSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What `stat` said of a template's file when its digest was last known to be right.
+
+    Anybody who writes to the file changes ``ctime``, which no system call can set back.
+    """
+
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+    inode: int
+    device: int
+
+    @classmethod
+    def of(cls, path: Path) -> Self:
+        """Return the fingerprint of the file at `path`."""
+        status = path.stat(follow_symlinks=False)
+        return cls.from_status(status)
+
+    @classmethod
+    def from_status(cls, status: os.stat_result) -> Self:
+        """Return the fingerprint in a `stat` result."""
+        return cls(
+            status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A frozen base image of the store.
+
+    Attributes:
+        id: its row.
+        name: what people call it; versions of one name are counted from 1.
+        version: which of them.
+        digest: SHA-256 of the whole file, hexadecimal.
+        format: "qcow2" or "raw".
+        virtual_size: what a guest sees, in bytes.
+        file_size: length of the file, in bytes.
+        source: where it came from, in words: a path, a URL, a recipe.
+        facts: what is known of its guest operating system (JSON).
+        created: when it was published, seconds since the epoch.
+        fingerprint: what `stat` said when the digest was last right.
+    """
+
+    id: int
+    name: str
+    version: int
+    digest: str
+    format: str
+    virtual_size: int
+    file_size: int
+    source: str
+    facts: dict[str, Any]
+    created: int
+    fingerprint: Fingerprint
+
+    @property
+    def ref(self) -> str:
+        """The name that stays unambiguous: ``tiny@2``."""
+        return f"{self.name}@{self.version}"
+
+    @property
+    def file_name(self) -> str:
+        """The name of its file."""
+        return f"{self.digest}.{self.format}"
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """VMs made together: they share all but name and number.
+
+    Attributes:
+        id: its row, and its folder's name.
+        template: what its overlays are based on.
+        spec_json: the VM specification (`thinvirt.vm.spec.VmSpec`) as JSON.
+        virtual_size: what the guests see, in bytes.
+        extended_l2: whether the overlays have subclusters.
+        created: when, seconds since the epoch.
+    """
+
+    id: int
+    template: Template
+    spec_json: str
+    virtual_size: int
+    extended_l2: bool
+    created: int
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """One VM: a linked clone of its batch's template.
+
+    Attributes:
+        id: its row; never used again, so what is derived from it is unique.
+        name: what people call it, also the guest's host name.
+        batch: what it shares with the VMs made with it.
+        overrides_json: what differs from the batch's specification, as JSON.
+    """
+
+    id: int
+    name: str
+    batch: Batch
+    overrides_json: str | None = field(default=None)
+
+    @property
+    def template(self) -> Template:
+        """The template its disk is based on."""
+        return self.batch.template
+
+    @property
+    def spec(self) -> "VmSpec":
+        """Its specification."""
+        from thinvirt.vm.spec import VmSpec  # only for commands that look into it
+
+        return VmSpec.from_json(self.batch.spec_json, self.overrides_json)

@@ -1,0 +1,105 @@
+"""What the operating system and SQLite complain about, as errors that say what to do next."""
+
+import errno
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from thinvirt.errors import Busy, NoSpace, StoreUnusable, ThinvirtError
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+ELSEWHERE = "set THINVIRT_HOME to a directory that suits"
+
+
+@contextmanager
+def explained(home: Path) -> Iterator[None]:
+    """Turn `OSError` and SQLite's errors from inside into ours; `home` is the store they hit."""
+    try:
+        yield
+    except OSError as error:
+        raise explain_os_error(error, home) from error
+    except sqlite3.Error as error:
+        raise explain_sqlite_error(error, home) from error
+
+
+def explain_os_error(error: OSError, home: Path) -> ThinvirtError:
+    """Return our error for what the kernel refused."""
+    place = Path(os.fsdecode(error.filename)) if error.filename else home
+    if error.errno in FULL:
+        return NoSpace(
+            f"no space left for the store {home}",
+            hint="thinvirt df shows who uses it; nothing half made was left behind",
+        )
+    if error.errno == errno.EROFS:
+        return read_only(home)
+    if error.errno in (errno.EACCES, errno.EPERM):
+        return not_ours(home, place)
+    return StoreUnusable(f"the store cannot be used: {error.strerror or error}", path=place)
+
+
+def explain_sqlite_error(error: sqlite3.Error, home: Path) -> ThinvirtError:
+    """Return our error for what SQLite refused."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    if name == "SQLITE_FULL" or "disk is full" in str(error):
+        return NoSpace(
+            f"no space left for the catalogue of {home}",
+            hint="thinvirt df shows who uses it; nothing half made was left behind",
+        )
+    if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
+        return Busy(
+            f"other commands keep the catalogue of {home} locked", hint="try again in a moment"
+        )
+    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
+        return not_ours(home, home) if not os.access(home, os.W_OK) else read_only(home)
+    if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
+        return StoreUnusable(
+            f"the catalogue of {home} is damaged: {error}",
+            hint="the images are untouched: put back a copy of catalog.sqlite3, and keep this one",
+        )
+    return StoreUnusable(f"the catalogue of {home} cannot be used: {error}")
+
+
+def read_only(home: Path) -> StoreUnusable:
+    """Return the error for a change asked of a store that cannot be written."""
+    if not os.access(home, os.W_OK) and not _on_read_only_mount(home):
+        return not_ours(home, home)
+    return StoreUnusable(
+        f"the store {home} is on a read-only file system",
+        hint=f"remount it writable, or {ELSEWHERE}",
+    )
+
+
+def not_ours(home: Path, place: Path) -> StoreUnusable:
+    """Return the error for a store that belongs to somebody else."""
+    return StoreUnusable(
+        f"no permission for {place}: {_owner(place)}",
+        hint=f"run as that user, or set THINVIRT_HOME to a store of your own (now {home})",
+    )
+
+
+def _on_read_only_mount(home: Path) -> bool:
+    try:
+        return bool(os.statvfs(home).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _owner(place: Path) -> str:
+    """Say whose the nearest existing directory or file is, and who asks."""
+    import pwd
+
+    def name(uid: int) -> str:
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return f"user {uid}"
+
+    for path in (place, *place.parents):
+        try:
+            uid = path.stat().st_uid
+        except OSError:
+            continue
+        return f"{path} belongs to {name(uid)}, and this is {name(os.geteuid())}"
+    return f"this is {name(os.geteuid())}"
