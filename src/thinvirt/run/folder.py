@@ -65,3 +65,8 @@ class VmFolder:
     def qemu_log(self) -> Path:
         """QEMU's own standard error."""
         return self.log / "qemu.log"
+
+    @property
+    def known_hosts(self) -> Path:
+        """The host keys of the guest, as ``thinvirt ssh`` first saw them."""
+        return self.log / "known_hosts"

@@ -5,7 +5,8 @@ import os
 import select
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import DEVNULL, Popen
@@ -109,6 +110,19 @@ def spawn(
     return Process(popen.pid, liveness.start_ticks(popen.pid) or 0, popen)
 
 
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C until the block ends, where a child would be lost between two statements.
+
+    A child started inside keeps SIGINT blocked, which is what one in the background wants.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def reap() -> None:
     """Take leave of ended children, so that a long-lived caller collects no zombies."""
     with _children_lock:
@@ -153,3 +167,36 @@ def wait_end(pid: int, ticks: int, timeout_s: float | None) -> bool:
         return bool(poll.poll(None if timeout_s is None else max(0, round(timeout_s * 1000))))
     finally:
         os.close(fd)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return how much processor time a process has used, all its threads together."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    fields = stat.rpartition(")")[2].split()  # from the third field on: proc(5)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def holder_of(path: Path) -> int | None:
+    """Return a living process of ours that has the file open, None if there is none."""
+    try:
+        wanted = path.stat()
+    except FileNotFoundError:
+        return None
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit() or int(folder.name) == os.getpid():
+            continue
+        try:
+            links = list((folder / "fd").iterdir())
+        except OSError:
+            continue  # it ended, or is another user's
+        for link in links:
+            try:
+                status = link.stat()
+            except OSError:
+                continue
+            if (status.st_ino, status.st_dev) == (wanted.st_ino, wanted.st_dev):
+                return int(folder.name)
+    return None

@@ -16,7 +16,7 @@ from thinvirt.run import lan, liveness, sockets
 from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
-from thinvirt.run.process import Process, send_signal, spawn, wait_end
+from thinvirt.run.process import Process, holder_of, send_signal, spawn, uninterrupted, wait_end
 from thinvirt.run.qemu_trouble import explain
 from thinvirt.run.qmp import QmpClient, QmpError
 from thinvirt.vm.qemu_argv import PROGRAM, DiskLayer, Launch, qemu_argv
@@ -82,6 +82,7 @@ def launch(request: LaunchRequest) -> Running:
         QemuFailed: QEMU refused to start; its own words are quoted.
     """
     folder = request.folder
+    end_orphan(folder)
     clean_dead(folder)
     folder.run.mkdir(mode=0o700, parents=True, exist_ok=True)
     folder.log.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -89,8 +90,9 @@ def launch(request: LaunchRequest) -> Running:
         alive_fd = liveness.hold(folder.run)
         held.callback(os.close, alive_fd)
         undo.callback(shutil.rmtree, folder.run, ignore_errors=True)
-        process = _spawn(request, alive_fd, held)
-        undo.callback(process.kill)
+        with uninterrupted():  # between being there and being ended by `undo`
+            process = _spawn(request, alive_fd, held)
+            undo.callback(process.kill)
         held.close()  # from here on QEMU alone holds the sockets and the lock
         try:
             state = _introduce(request, process)
@@ -206,6 +208,28 @@ def _start_failure(request: LaunchRequest, process: Process, error: QemuFailed) 
     except OSError:
         said = ""
     return explain(said, status, request.spec, error)
+
+
+def orphan_state(folder: VmFolder) -> RunState | None:
+    """Return the facts of a QEMU that lives though whoever started it never wrote them down.
+
+    That happens if a command is killed while it starts a VM. The caller holds the VM's lock, so
+    that nobody is just starting it.
+    """
+    if not liveness.is_alive(folder.run) or folder.state.exists():
+        return None
+    pid = holder_of(folder.alive)
+    ticks = None if pid is None else liveness.start_ticks(pid)
+    if pid is None or ticks is None:
+        return None
+    return RunState(pid=pid, start_ticks=ticks, started_at=time.time())
+
+
+def end_orphan(folder: VmFolder) -> None:
+    """End a QEMU whose start was never finished; its guest has not got far."""
+    orphan = orphan_state(folder)
+    if orphan is not None:
+        kill(orphan)
 
 
 def clean_dead(folder: VmFolder) -> bool:

@@ -1,0 +1,211 @@
+"""From a VM of the store to a running QEMU: every value the driver needs, resolved."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from thinvirt.errors import Conflict, ProgramMissing
+from thinvirt.run import accel, liveness, qemu
+from thinvirt.run.accel import Acceleration
+from thinvirt.run.folder import VmFolder
+from thinvirt.run.liveness import RunState
+from thinvirt.run.qemu import LaunchRequest, Running
+from thinvirt.service.templates import check_base
+from thinvirt.store import Store, Template, Vm
+from thinvirt.store.layout import cache_home
+from thinvirt.store.trouble import explained
+from thinvirt.units import MIB, format_size
+from thinvirt.vm.identity import mac_address
+from thinvirt.vm.qemu_argv import PROGRAM, DiskLayer
+from thinvirt.vm.seed import SeedInterface, seed_files
+from thinvirt.vm.spec import DEFAULT_MEMORY_MIB, VmSpec
+
+QEMU_VARIABLE = "THINVIRT_QEMU"  # another QEMU than the one on the PATH
+
+Say = Callable[[str], None]
+
+
+def folder_of(store: Store, vm: Vm) -> VmFolder:
+    """Return where a VM's run-time files and its log lie."""
+    return VmFolder(store.layout.run_dir(vm.id), store.layout.log_dir(vm.id))
+
+
+def qemu_program() -> str:
+    """Return the QEMU to run: $THINVIRT_QEMU, else the one on the PATH."""
+    return os.environ.get(QEMU_VARIABLE) or PROGRAM
+
+
+def acceleration(say: Say | None = None) -> Acceleration:
+    """Return what shall execute guest code on this host; the first time this takes up to 2 s.
+
+    Args:
+        say: told the outcome if it was found anew.
+
+    Raises:
+        ProgramMissing: there is no QEMU.
+    """
+    return accel.choose(qemu_program(), cache_dir=cache_home(), say=say)
+
+
+def memory_mib(spec: VmSpec, template: Template) -> int:
+    """Return how much memory a VM gets: what was asked, else what its template recommends."""
+    if spec.memory_mib is not None:
+        return spec.memory_mib
+    recommended = template.facts.get("memory_mib")
+    return recommended if isinstance(recommended, int) else DEFAULT_MEMORY_MIB
+
+
+def store_key(store: Store) -> Path:
+    """Return the store's private SSH key; it is made at first need.
+
+    Raises:
+        ProgramMissing: ssh-keygen is not installed.
+    """
+    from thinvirt.run.ssh import ensure_key
+
+    with explained(store.layout.home):
+        return ensure_key(store.layout.ssh)
+
+
+def ssh_keys(store: Store, spec: VmSpec, say: Say | None = None) -> list[str]:
+    """Return the public keys a guest is given: the store's own, and those of its specification."""
+    from thinvirt.run.ssh import public_key
+
+    try:
+        own = [public_key(store_key(store))]
+    except ProgramMissing as error:
+        if say is not None:
+            say(f"{error}: the guest gets no key of this store ({error.hint})")
+        own = []
+    return list(dict.fromkeys([*own, *spec.ssh_keys]))
+
+
+def launch_request(
+    store: Store,
+    vm: Vm,
+    *,
+    accel: Acceleration,
+    die_with_parent: bool = False,
+    paused: bool = False,
+    say: Say | None = None,
+) -> LaunchRequest:
+    """Return everything the driver needs to start a VM.
+
+    Args:
+        store: the VM's.
+        vm: which.
+        accel: what executes the guest's instructions.
+        die_with_parent: see `thinvirt.run.process.spawn`.
+        paused: do not let the guest run yet.
+        say: told of what is less than perfect.
+
+    Raises:
+        InvalidSpec: its specification cannot be met.
+    """
+    spec = vm.spec.check()
+    identity = store.identity(vm)
+    cards = [network for network in spec.networks if network.kind != "none"]
+    macs = [mac_address(store.mac_base, vm.id, number) for number in range(len(cards))]
+    interfaces = [
+        SeedInterface(mac, identity.lan_address if network.kind == "lan" else None)
+        for network, mac in zip(cards, macs, strict=True)
+    ]
+    template = vm.template
+    base = DiskLayer(
+        str(store.template_image(template)), "raw" if template.format == "raw" else "qcow2"
+    )
+    return LaunchRequest(
+        name=vm.name,
+        uuid=identity.uuid,
+        spec=spec,
+        memory_mib=memory_mib(spec, template),
+        disk=(DiskLayer(str(store.overlay(vm))), base),
+        macs=tuple(macs),
+        folder=folder_of(store, vm),
+        accel=accel,
+        seed=seed_files(
+            instance_id=identity.uuid,
+            hostname=vm.name,
+            ssh_keys=ssh_keys(store, spec, say),
+            interfaces=interfaces,
+            user_data=spec.user_data,
+        ),
+        lans=tuple(store.layout.network(n.name) for n in cards if n.kind == "lan"),
+        program=qemu_program(),
+        die_with_parent=die_with_parent,
+        paused=paused,
+    )
+
+
+def launch_vm(
+    store: Store,
+    vm: Vm,
+    *,
+    accel: Acceleration,
+    die_with_parent: bool = False,
+    say: Say | None = None,
+) -> Running:
+    """Start one VM and return once QEMU runs its guest; or leave everything as it was.
+
+    Args:
+        store: the VM's.
+        vm: which.
+        accel: what executes the guest's instructions.
+        die_with_parent: see `thinvirt.run.process.spawn`.
+        say: told of what is less than perfect.
+
+    Raises:
+        Busy: another command is at this VM; it is named.
+        Conflict: the VM runs already, or a port that was asked for is taken.
+        BaseChanged: the template's file is not what it was.
+        QemuFailed: QEMU refused to start; its own words are quoted.
+    """
+    with store.lock_vm(vm, "start"), explained(store.layout.home):
+        run_dir = store.layout.run_dir(vm.id)
+        if liveness.read_state(run_dir) is not None:
+            raise Conflict(f"VM '{vm.name}' is running already")
+        check_base(store, vm.template)
+        request = launch_request(store, vm, accel=accel, die_with_parent=die_with_parent, say=say)
+        warning = memory_warning(request.memory_mib)
+        if warning and say is not None:
+            say(f"{vm.name}: {warning}")
+        return qemu.launch(request)
+
+
+def memory_warning(needed_mib: int) -> str:
+    """Return a remark if the host has less memory free than a VM may come to use, else ""."""
+    with open("/proc/meminfo") as file:
+        facts = dict(line.split(":", 1) for line in file)
+    available = int(facts["MemAvailable"].split()[0]) << 10
+    if needed_mib * MIB <= available:
+        return ""
+    return (
+        f"it may use {format_size(needed_mib * MIB)} of memory, "
+        f"and {format_size(available)} are free on this host"
+    )
+
+
+def run_state(store: Store, vm: Vm) -> RunState | None:
+    """Return the facts of a VM's QEMU; None if it does not run, or is only being started."""
+    return liveness.read_state(store.layout.run_dir(vm.id))
+
+
+def require_running(store: Store, vm: Vm) -> RunState:
+    """Return the facts of a VM's QEMU.
+
+    Raises:
+        Conflict: the VM does not run.
+    """
+    state = run_state(store, vm)
+    if state is None:
+        raise Conflict(f"VM '{vm.name}' is not running", hint=f"thinvirt start {vm.name}")
+    return state
+
+
+def running_ids(store: Store) -> set[int]:
+    """Return the ids of the VMs that run; the others, however many, cost nothing."""
+    folder = store.layout.run
+    entries = list(folder.iterdir()) if folder.is_dir() else []
+    return {
+        int(entry.name) for entry in entries if entry.name.isdigit() and liveness.is_alive(entry)
+    }
