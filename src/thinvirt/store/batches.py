@@ -35,6 +35,7 @@ def create_batch(
     spec_json: str = "{}",
     virtual_size: int | None = None,
     extended_l2: bool = True,
+    owner: str | None = None,
     progress: Progress | None = None,
 ) -> Batch:
     """Make VMs as linked clones of `template`: all of them, durably, or none.
@@ -46,6 +47,7 @@ def create_batch(
         spec_json: the specification they share.
         virtual_size: bytes of their disks; None: the template's size.
         extended_l2: give the overlays subclusters.
+        owner: a maker (`Store.become_maker`) with whom these VMs go: disposable ones.
         progress: told the number of overlays.
 
     Raises:
@@ -70,7 +72,7 @@ def create_batch(
             files = [store.layout.overlay(batch_id, name).name for name in names]
             create_overlays(folder, files, options, durable=True, progress=progress or Silent())
             sync_directory(store.layout.disks)
-        _commit(store, batch_id, names)
+        _commit(store, batch_id, names, owner)
         undo.pop_all()
     return store.catalog.batch(batch_id)
 
@@ -161,7 +163,7 @@ def _reserve(
         )
 
 
-def _commit(store: Store, batch_id: int, names: Sequence[str]) -> None:
+def _commit(store: Store, batch_id: int, names: Sequence[str], owner: str | None) -> None:
     database = store.database
     with database.transaction():
         _refuse_taken(store, names)  # another command may have been quicker
@@ -172,9 +174,9 @@ def _commit(store: Store, batch_id: int, names: Sequence[str]) -> None:
             [(first + index, name, batch_id) for index, name in enumerate(names)],
         )
         database.run(
-            "UPDATE batches SET state = 'committed', maker = NULL, first_vm = ?, last_vm = ? "
+            "UPDATE batches SET state = 'committed', maker = ?, first_vm = ?, last_vm = ? "
             "WHERE id = ?",
-            (first, first + len(names) - 1, batch_id),
+            (owner, first, first + len(names) - 1, batch_id),
         )
 
 

@@ -36,6 +36,11 @@ class Lock:
         os.close(self._fd)
         self._fd = -1
 
+    def survive_exec(self) -> int:
+        """Keep the lock when this process executes another program; return its descriptor."""
+        os.set_inheritable(self._fd, True)
+        return self._fd
+
     def __enter__(self) -> Self:
         return self
 

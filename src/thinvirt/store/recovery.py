@@ -11,7 +11,7 @@ from thinvirt.errors import ThinvirtError
 from thinvirt.store.batches import abandon
 from thinvirt.store.locks import try_lock
 from thinvirt.store.publication import finish_unlinks
-from thinvirt.store.removal import finish_removal
+from thinvirt.store.removal import dispose, finish_removal
 from thinvirt.store.store import Store
 from thinvirt.store.trouble import explained
 
@@ -39,7 +39,7 @@ def recover(store: Store) -> list[str]:
 def _makers(store: Store) -> set[str]:
     """Return the names of all makers whose work is in progress, or was when they were killed."""
     rows = store.database.rows(
-        "SELECT maker FROM batches WHERE state = 'pending' "
+        "SELECT maker FROM batches WHERE maker IS NOT NULL "
         "UNION SELECT maker FROM removals UNION SELECT maker FROM unlinks"
     )
     makers = {str(row[0]) for row in rows}
@@ -63,7 +63,10 @@ def _clean_up(store: Store, maker: str) -> list[str]:
     undone = sum(abandon(store, row[0]) for row in rows)
     if undone:
         told.append("undid a batch of clones that a killed command had begun")
-    removed = finish_removal(store, maker)
+    disposed = dispose(store, maker)
+    removed = finish_removal(store, maker) - disposed
+    if disposed:
+        told.append(f"removed {disposed} disposable VM{'s' * (disposed > 1)} of a run that ended")
     if removed:
         told.append(f"finished the removal of {removed} VMs that a killed command had begun")
     if finish_unlinks(store, maker):

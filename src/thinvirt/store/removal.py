@@ -70,6 +70,21 @@ def finish_removal(store: Store, maker: str, progress: Progress | None = None) -
     return len(rows)
 
 
+def dispose(store: Store, maker: str) -> int:
+    """Remove the rows of the disposable VMs of `maker`, who is gone; return how many there were.
+
+    `finish_removal` does the rest.
+    """
+    rows = store.database.rows(
+        "SELECT vms.id FROM batches JOIN vms ON vms.id BETWEEN first_vm AND last_vm "
+        "WHERE batches.maker = ? AND batches.state = 'committed'",
+        (maker,),
+    )
+    if rows:
+        _remove_rows(store, json.dumps([row[0] for row in rows]), maker)
+    return len(rows)
+
+
 def _remove_rows(store: Store, ids: str, maker: str) -> None:
     database = store.database
     with database.transaction():

@@ -1,4 +1,4 @@
-"""A store: its directories, its catalogue, its locks, and the opening of all that."""
+"""A store: its directories, its catalogue and its locks."""
 
 import os
 import time
@@ -8,26 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinvirt.errors import NotFound, StoreUnusable
-from thinvirt.image.block.hostfile import sync_directory
 from thinvirt.store.catalog import Catalog
-from thinvirt.store.database import Database, create_database, open_database
-from thinvirt.store.layout import Layout, default_home
+from thinvirt.store.database import Database
+from thinvirt.store.layout import Layout
 from thinvirt.store.locks import Lock, busy, is_held, take_lock, try_lock
 from thinvirt.store.records import Template, Vm
-from thinvirt.store.trouble import ELSEWHERE, explained, not_ours, read_only
+from thinvirt.store.trouble import explained, read_only
 
 if TYPE_CHECKING:
     from thinvirt.vm.identity import Identity
 
-_HOME_MODE = 0o700  # disks and seeds hold what their owners keep there
 _SHORT_WAIT_S = 30.0  # for locks that are only ever held for a moment
 _POLL_S = 0.05
-
-
-class NoStore(NotFound):
-    """There is no store yet where one was looked for."""
-
-    kind = "no-store"
 
 
 class Store:
@@ -140,12 +132,16 @@ class Store:
         Rows and folders that bear the name of a maker that is gone are cleaned away by the next
         command (`store.recovery`).
         """
+        name, lock = self.become_maker(purpose)
+        with lock:
+            yield name
+
+    def become_maker(self, purpose: str) -> tuple[str, Lock]:
+        """Return such a name and its lock, for who outlives a block."""
         self.require_writable()
         name = f"{os.getpid()}-{os.urandom(4).hex()}"
         with explained(self.layout.home):
-            lock = take_lock(self.layout.maker_lock(name), purpose, what=purpose)
-        with lock:
-            yield name
+            return name, take_lock(self.layout.maker_lock(name), purpose, what=purpose)
 
     @contextmanager
     def workspace(self, purpose: str) -> Iterator[Path]:
@@ -190,80 +186,3 @@ class Store:
                 raise StoreUnusable(f"the catalogue of {self.layout.home} is empty")
             self._identity = (row[0], row[1])
         return self._identity
-
-
-def open_store(home: Path | None = None, *, create: bool = True, readonly: bool = False) -> Store:
-    """Open the store, and finish or undo what killed commands have left in it.
-
-    Args:
-        home: its directory; None: $THINVIRT_HOME or the default.
-        create: make it if there is none.
-        readonly: change nothing, not even what killed commands left.
-
-    Raises:
-        NoStore: there is none, and none was to be made.
-        StoreUnusable: it cannot be used; the message says why.
-    """
-    from thinvirt.store.recovery import recover
-
-    layout = Layout((default_home() if home is None else home).absolute())
-    with explained(layout.home):
-        there = _exists(layout.catalog)
-        if not there:
-            if readonly or not create:
-                raise NoStore(
-                    f"there is no store at {layout.home}",
-                    hint="thinvirt template build tiny makes it, with a first template",
-                )
-            _create(layout)
-        writable = not readonly and os.access(layout.home, os.W_OK)
-        database = open_database(layout.home, layout.catalog, writable=writable)
-    store = Store(layout, database)
-    if writable:
-        store.recovered = recover(store)
-    return store
-
-
-def _exists(catalog: Path) -> bool:
-    try:
-        catalog.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    return True
-
-
-def _create(layout: Layout) -> None:
-    """Make directories and catalogue; several commands may try at once, one does it."""
-    from thinvirt.store.probe import probe
-
-    home = layout.home
-    if home.exists() and not home.is_dir():
-        raise StoreUnusable(f"the store {home} is no directory", hint=ELSEWHERE)
-    home.mkdir(mode=_HOME_MODE, parents=True, exist_ok=True)
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise not_ours(home, home)
-    for folder in layout.folders:
-        folder.mkdir(mode=_HOME_MODE, exist_ok=True)
-    command = "making the store"
-    with take_lock(
-        layout.locks / "creation.lock", command, what=f"the store {home}", wait_s=_SHORT_WAIT_S
-    ):
-        if layout.catalog.exists():
-            return
-        probe(home)
-        draft = layout.catalog.with_name(layout.catalog.name + ".new")
-        for name in (draft.name, f"{draft.name}-wal", f"{draft.name}-shm"):
-            draft.with_name(name).unlink(missing_ok=True)
-        identity = (_random_uuid(), int.from_bytes(os.urandom(3)), int(time.time()))
-        create_database(draft, identity)
-        draft.rename(layout.catalog)
-        sync_directory(home)
-
-
-def _random_uuid() -> str:
-    """Return a random UUID (RFC 4122, version 4) without loading the uuid module."""
-    raw = bytearray(os.urandom(16))
-    raw[6] = raw[6] & 0x0F | 0x40
-    raw[8] = raw[8] & 0x3F | 0x80
-    text = raw.hex()
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -71,9 +71,12 @@ class _Version:
     def load(cls, path: Path) -> Self | None:
         """Return what was saved, None if that is nothing usable."""
         try:
-            return cls(**json.loads(path.read_text()))
+            saved = cls(**json.loads(path.read_text()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
+        texts = (saved.url, saved.checksum, saved.etag, saved.last_modified)
+        sound = all(isinstance(text, str) for text in texts)
+        return saved if sound and isinstance(saved.size, int | None) else None
 
 
 def download_key(url: str) -> str:

@@ -169,13 +169,13 @@ class Client:
     def _request(self, method: str, url: str, headers: Mapping[str, str]) -> Answer:
         here = url
         for _ in range(MAX_REDIRECTS):
-            check_url(here)
             answer = self._one(method, here, headers)
             if answer.status not in _REDIRECTS:
                 _check_status(answer)
                 return answer
-            target = urljoin(here, answer.header("Location"))
+            location = answer.header("Location")
             answer.__exit__(None, None, None)
+            target = _redirected(here, location)
             if urlsplit(here).scheme == "https" and urlsplit(target).scheme != "https":
                 raise TemporaryFailure(
                     f"{here} redirects to {target}, which gives up TLS: refused",
@@ -229,18 +229,32 @@ class Client:
         return self._pools[proxy]
 
 
+def _is_web(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
+
+
+def _redirected(here: str, location: str) -> str:
+    """Return where an answer sends us."""
+    try:
+        target = urljoin(here, location)
+    except ValueError:
+        target = location
+    if not location or not _is_web(target):
+        raise TemporaryFailure(f"{here} redirects to '{target}', which is no http or https URL")
+    return target
+
+
 def check_url(url: str) -> None:
     """Refuse what is not an HTTP or HTTPS URL with a host.
 
     Raises:
         UsageError: another scheme, or no host.
     """
-    try:
-        parts = urlsplit(url)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname)
-    except ValueError:
-        good = False
-    if not good:
+    if not _is_web(url):
         raise UsageError(
             f"'{url}' is no http or https URL",
             hint="a file on this machine is imported by: thinvirt template import FILE",
