@@ -76,7 +76,7 @@ class Deb:
     name: str
     version: str
     path: Path
-    sha256: str  # as it was when fetched, hexadecimal
+    sha256: str  # as the archive's signed index states it, hexadecimal
 
     def field(self, name: str) -> str:
         """Return a control field, "" if the package has none of that name."""
@@ -208,21 +208,21 @@ class PackageCache:
             self._update(progress)
             self._updated = True
         action = ["install", "--download-only"] if closure else ["download"]
-        listing = self._apt("--quiet=2", "--print-uris", *options, *action, *names)
-        files = dict(_parse_uris(listing))
+        # apt lists only what it would fetch: asked beside an empty archive, it lists everything.
+        empty = self.directory / "apt/empty"
+        (empty / "partial").mkdir(parents=True, exist_ok=True)
+        beside = ["-o", f"Dir::Cache::archives={empty}"]
+        listing = self._apt("-qq", "--print-uris", *beside, *options, *action, *names, cwd=empty)
+        offers = list(_parse_uris(listing))
         debs = self.directory / "debs"
-        wanted = {
-            name: size
-            for name, size in files.items()
-            if not (debs / name).is_file() or (debs / name).stat().st_size != size
-        }
-        for name in wanted:
-            (debs / name).unlink(missing_ok=True)
-        if wanted or closure:
-            # A closure is asked for even if all is there: apt then verifies what it finds.
-            progress.step(f"fetching {len(wanted)} packages", sum(wanted.values()), "bytes")
-            self._fetch_files([*options, *action, *names], debs, sum(wanted.values()), progress)
-        return sorted((_deb(debs / name) for name in files), key=lambda deb: deb.name)
+        missing = [offer for offer in offers if not offer.is_in(debs)]
+        total = sum(offer.size_bytes for offer in missing)
+        for offer in missing:
+            (debs / offer.file).unlink(missing_ok=True)
+        if missing:
+            progress.step(f"fetching {len(missing)} packages", total, "bytes")
+            self._fetch_files([*options, *action, *names], debs, total, progress)
+        return sorted((offer.taken(debs) for offer in offers), key=lambda deb: deb.name)
 
     def _update(self, progress: Progress) -> None:
         self._configure()
@@ -245,9 +245,9 @@ class PackageCache:
     def _command(self, *arguments: str) -> list[str]:
         return ["apt-get", f"--config-file={self.directory / 'apt/apt.conf'}", *arguments]
 
-    def _apt(self, *arguments: str) -> str:
+    def _apt(self, *arguments: str, cwd: Path | None = None) -> str:
         try:
-            return run_program(*self._command(*arguments), cwd=self.directory / "debs")
+            return run_program(*self._command(*arguments), cwd=cwd)
         except ProgramFailed as error:
             raise _apt_error(error) from error
 
@@ -305,18 +305,32 @@ def write_repository(debs: Sequence[Deb], target: Path) -> None:
     (target / "Packages").write_text("\n".join(index))
 
 
-def _deb(path: Path) -> Deb:
-    fields = run_program("dpkg-deb", "--show", "--showformat=${Package}\t${Version}", path)
-    name, version = fields.split("\t")
-    return Deb(name, version, path, sha256_of(path))
+@dataclass(frozen=True, slots=True)
+class _Offer:
+    """What apt would fetch: a file and what the signed index says of it."""
+
+    file: str
+    size_bytes: int
+    sha256: str
+
+    def is_in(self, debs: Path) -> bool:
+        path = debs / self.file
+        return path.is_file() and path.stat().st_size == self.size_bytes
+
+    def taken(self, debs: Path) -> Deb:
+        name, version, _ = self.file.split("_")
+        path = debs / self.file
+        if not self.is_in(debs):
+            raise TemporaryFailure(f"apt did not fetch {self.file}", path=path)
+        return Deb(name, version.replace("%3a", ":"), path, self.sha256)
 
 
-def _parse_uris(listing: str) -> Iterator[tuple[str, int]]:
-    """Yield file name and size of each line ``'URI' FILE SIZE HASH`` of apt-get --print-uris."""
+def _parse_uris(listing: str) -> Iterator[_Offer]:
+    """Yield what each line ``'URI' FILE SIZE SHA256:DIGEST`` of apt-get --print-uris offers."""
     for line in listing.splitlines():
         if line.startswith("'"):
-            _, name, size, *_ = line.rpartition("' ")[0:1] + tuple(line.rpartition("' ")[2].split())
-            yield name, int(size)
+            name, size, digest = line.rpartition("' ")[2].split()
+            yield _Offer(name, int(size), digest.removeprefix("SHA256:"))
 
 
 def _apt_error(error: ProgramFailed) -> NotFound | TemporaryFailure:

@@ -12,11 +12,15 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/sbin:/sbin"
 # The Debian package of each program, for the error that names it (script/debian-packages).
 _PACKAGES = {
     "apt-get": "apt",
+    "as": "binutils",
     "cpio": "cpio",
+    "debugfs": "e2fsprogs",
     "depmod": "kmod",
     "dpkg-deb": "dpkg",
+    "e2fsck": "e2fsprogs",
     "fakeroot": "fakeroot",
     "grub-mkimage": "grub-common",
+    "ld": "binutils",
     "lz4": "lz4",
     "mcopy": "mtools",
     "mkfs.ext4": "e2fsprogs",
@@ -25,6 +29,7 @@ _PACKAGES = {
     "modprobe": "kmod",
     "objcopy": "binutils",
     "qemu-img": "qemu-utils",
+    "readelf": "binutils",
     "sfdisk": "fdisk",
     "syslinux": "syslinux",
     "tar": "tar",
@@ -77,8 +82,16 @@ def run_program(
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
     stdin: bytes | None = None,
+    with_stderr: bool = False,
 ) -> str:
     """Run a program to its end and return what it printed on standard output.
+
+    Args:
+        command: the program and its arguments.
+        cwd: the directory it runs in.
+        env: variables to add to the environment.
+        stdin: what it reads; nothing by default.
+        with_stderr: return what it printed on standard error too, behind the rest.
 
     Raises:
         ProgramMissing: it is not installed.
@@ -97,9 +110,10 @@ def run_program(
         check=False,
     )
     output = done.stdout.decode(errors="replace")
+    complaints = done.stderr.decode(errors="replace")
     if done.returncode != 0:
-        raise ProgramFailed(name, done.returncode, output + done.stderr.decode(errors="replace"))
-    return output
+        raise ProgramFailed(name, done.returncode, output + complaints)
+    return output + complaints if with_stderr else output
 
 
 def watch_program(*command: str | Path, cwd: Path | None = None) -> Iterator[str]:
