@@ -98,7 +98,10 @@ def plan_pull(
         UsageError: a URL with nothing to verify it by, or options that contradict each other.
     """
     if bool(checksum) + bool(sums) + (not verify) > 1:
-        raise UsageError("--checksum, --sums and --no-verify exclude each other")
+        raise UsageError(
+            "--checksum, --sums and --no-verify exclude each other",
+            hint="a digest from somebody you trust is the strongest: --checksum",
+        )
     promised = parse_checksum(checksum) if checksum else None
     if sums:
         check_url(sums)
@@ -205,7 +208,8 @@ def pull(store: Store, client: Client, plan: Plan, progress: Progress) -> Pulled
     from thinvirt.service.templates import import_image
 
     store.require_writable()
-    progress.step("asking for the checksums")
+    if plan.sums_url:
+        progress.step(f"asking {urlsplit(plan.sums_url).hostname} for the checksums")
     source = resolve(client, plan)
     there = _already_there(store, plan, source)
     if there is not None:

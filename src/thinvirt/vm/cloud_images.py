@@ -182,7 +182,7 @@ class _Entry:
     ) -> str:
         """Return a URL; only an image may come without TLS, because its checksum does not."""
         value = self.text(key, default)
-        if value and urlsplit(value).scheme not in schemes:
+        if value and _scheme(value) not in schemes:
             raise self.wrong(key, f"is '{value}': must be an {' or '.join(schemes)} URL")
         return value
 
@@ -265,10 +265,26 @@ def _images(entry: _Entry) -> list[CloudImage]:
             pattern=value if patterns else "",
             checksum=_pinned(entry, architecture, digest) if digest else None,
         )
-        if urlsplit(image.sums_url).scheme != "https":
+        if not _comes_over_tls(image):
             raise entry.wrong("sums", "must be an https URL or relative to the image")
         made.append(image)
     return made
+
+
+def _scheme(url: str) -> str:
+    """Return a URL's scheme; empty for what is no URL at all or names no host."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return ""
+    return parts.scheme if parts.hostname else ""
+
+
+def _comes_over_tls(image: CloudImage) -> bool:
+    try:
+        return _scheme(image.sums_url) == "https"
+    except ValueError:
+        return False
 
 
 def _check_pattern(entry: _Entry, architecture: str, pattern: str) -> None:
@@ -337,8 +353,8 @@ def find(images: Iterable[CloudImage], name: str, architecture: str) -> CloudIma
 
 # -- publishers' sums ------------------------------------------------------------------------
 
-_GNU = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})(?:\s+\*?(?P<name>\S.*?))?\s*")
-_BSD = re.compile(r"(?P<tag>SHA256|SHA512)\s*\((?P<name>.+)\)\s*=\s*(?P<hex>[0-9a-fA-F]+)\s*", re.I)
+_GNU = re.compile(r"([0-9a-fA-F]{64}|[0-9a-fA-F]{128})(?:\s+\*?(?P<name>\S.*))?")
+_BSD = re.compile(r"(?P<tag>SHA256|SHA512)\s*\((?P<name>.+)\)\s*=\s*(?P<hex>[0-9a-fA-F]+)", re.I)
 _LINK = re.compile(r"""href\s*=\s*["']([^"'?#]+)["']""", re.IGNORECASE)
 
 
@@ -391,7 +407,7 @@ def _parse_image_json(text: str) -> Sums:
 
     try:
         document = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise VerificationFailed(f"the publisher's sums are not valid JSON: {error}") from error
     found: dict[str, Checksum] = {}
     folder = document.get("base_url", "") if isinstance(document, dict) else ""
@@ -400,7 +416,7 @@ def _parse_image_json(text: str) -> Sums:
             digits = str(value["sha256"]).lower()
             if re.fullmatch("[0-9a-f]{64}", digits):
                 found[str(value["image"])] = Checksum("sha256", digits)
-    return Sums(found, f"{folder}/" if folder else "")
+    return Sums(found, f"{folder}/" if folder and isinstance(folder, str) else "")
 
 
 def digest_for(sums: Sums, file_name: str, kind: str, *, sums_url: str) -> Checksum:

@@ -184,7 +184,7 @@ def test_a_part_damaged_on_disk_is_fetched_again(server: Server, layout: Layout)
     assert fetch(layout, f"{server.url}/disk.img").path.read_bytes() == BODY
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"surprise": 1}', "[]"])
+@pytest.mark.parametrize("content", ["", "{", '{"surprise": 1}', "[]", '{"url": 1, "checksum": 2}'])
 def test_a_torn_state_file_only_costs_the_part(
     server: Server, layout: Layout, content: str
 ) -> None:
@@ -275,6 +275,13 @@ def test_redirects_are_followed(server: Server, layout: Layout) -> None:
     server.put("/latest", b"", redirect="/builds/7")
     server.put("/builds/7", BODY)
     assert fetch(layout, f"{server.url}/latest").size == len(BODY)
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "https://", "http://[", ""])
+def test_redirects_lead_to_the_web_only(server: Server, layout: Layout, target: str) -> None:
+    server.put("/a", b"", redirect=target or " ")
+    with pytest.raises(TemporaryFailure, match="which is no http or https URL"):
+        fetch(layout, f"{server.url}/a")
 
 
 def test_redirects_end(server: Server, layout: Layout) -> None:
