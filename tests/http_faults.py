@@ -1,6 +1,8 @@
 """Real HTTP and HTTPS servers on 127.0.0.1 that misbehave as told."""
 
 import re
+import select
+import socket
 import ssl
 import threading
 from collections import deque
@@ -96,6 +98,25 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         pass
+
+    def do_CONNECT(self) -> None:
+        """Be a proxy: carry bytes to and fro until either side ends."""
+        self.server.log.append(
+            (self.command, self.path, self.headers.get("Proxy-Authorization", ""))
+        )
+        host, _, port = self.path.rpartition(":")
+        with socket.create_connection((host, int(port))) as there:
+            self.send_response(200)
+            self.end_headers()
+            here = self.connection
+            other = {here: there, there: here}
+            while True:
+                for side in select.select(list(other), [], [], 10)[0] or [here]:
+                    data = side.recv(65536)
+                    if not data:
+                        self.close_connection = True
+                        return
+                    other[side].sendall(data)
 
     def do_HEAD(self) -> None:
         self.do_GET()

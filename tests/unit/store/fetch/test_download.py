@@ -412,6 +412,30 @@ def test_a_proxy_is_used_and_no_proxy_honoured(
     assert server.log[-1][1] == "/direct"
 
 
+def test_https_goes_through_a_proxy_that_wants_a_login(
+    layout: Layout, authority: Authority, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    monkeypatch.setenv("https_proxy", server.url.replace("//", "//me:secret@"))
+    with serving(authority.certificate()) as secure:
+        secure.put("/disk.img", BODY)
+        assert fetch(layout, f"{secure.url}/disk.img").size == len(BODY)
+        assert server.log[0] == (
+            "CONNECT",
+            secure.url.removeprefix("https://"),
+            "Basic bWU6c2VjcmV0",
+        )
+
+
+def test_a_proxy_that_is_not_there_is_told(
+    layout: Layout, monkeypatch: pytest.MonkeyPatch, server: Server
+) -> None:
+    monkeypatch.setenv("https_proxy", server.url)
+    server.server_close()
+    with pytest.raises(Transient, match="through the proxy"):
+        fetch(layout, "https://images.invalid/disk.img", timing=Timing(tries=1))
+
+
 # -- texts -----------------------------------------------------------------------------------
 
 
