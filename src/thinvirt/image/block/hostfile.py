@@ -144,19 +144,3 @@ def sync_directory(directory: Path) -> None:
             raise
     finally:
         os.close(fd)
-
-
-def sync_file_system(fd: int) -> None:
-    """Make everything written to the file system of `fd` durable, with one call.
-
-    Raises:
-        OSError: something could not be written (told by Linux since 5.8).
-    """
-    import ctypes  # takes milliseconds: only a batch pays for it
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if not hasattr(libc, "syncfs"):
-        os.sync()
-    elif libc.syncfs(fd) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))

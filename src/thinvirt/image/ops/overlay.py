@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinvirt.errors import Conflict, UsageError
+from thinvirt.image.block.flush import BackgroundSync
 from thinvirt.image.block.hostfile import (
     explain,
     os_errors,
     sync_directory,
-    sync_file_system,
     write_fully,
 )
 from thinvirt.image.formats.qcow2 import limits
@@ -21,6 +21,7 @@ from thinvirt.progress import Progress, Silent
 
 _SILENT = Silent()
 _MODE = 0o644  # before the umask, as qemu-img has it
+_FLUSH_EVERY = 256  # overlays: the disk works on these while the next are written
 _REPORT_EVERY = 64  # overlays: a call of the progress for each would cost as much as the overlay
 
 
@@ -116,10 +117,15 @@ def create_overlays(
             close.callback(os.close, directory_fd)
             made: list[str] = []
             undo.callback(_remove, directory, made)
-            _write_batch(directory, directory_fd, names, image, made=made, progress=progress)
-            if durable:
+            flush = BackgroundSync(directory_fd) if durable else None
+            if flush is not None:
+                close.callback(flush.wait)  # before the descriptor is closed
+            _write_batch(
+                directory, directory_fd, names, image, made=made, flush=flush, progress=progress
+            )
+            if flush is not None:
                 with os_errors(directory, "make the overlays durable"):
-                    sync_file_system(directory_fd)
+                    flush.finish()
         undo.pop_all()
 
 
@@ -130,6 +136,7 @@ def _write_batch(
     image: EmptyImage,
     *,
     made: list[str],
+    flush: BackgroundSync | None,
     progress: Progress,
 ) -> None:
     """Write all overlays, noting in `made` which are there."""
@@ -143,6 +150,8 @@ def _write_batch(
         if count % _REPORT_EVERY == 0:
             progress.advance(count - reported)
             reported = count
+        if flush is not None and count % _FLUSH_EVERY == 0:
+            flush.start()
     progress.advance(len(names) - reported)
 
 

@@ -24,6 +24,7 @@ from thinvirt.image.formats.qcow2.geometry import (
 from thinvirt.image.formats.qcow2.header import Header
 from thinvirt.units import SECTOR, format_size
 
+_NO_FEATURE_NAMES = 4096  # up to this cluster size QEMU leaves the room to the backing name
 _REFCOUNT_ONE = (1).to_bytes(2, "big")  # of the default width, 16 bits
 
 
@@ -94,25 +95,20 @@ def _refcount_clusters(geometry: Geometry, l1_clusters: int) -> tuple[int, int]:
 
 
 def _first_cluster(header: Header, backing_name: bytes, backing_format: str) -> bytes:
-    """Return header, extensions and backing name.
-
-    With the smallest clusters the feature name table gives way: it is a courtesy, the name is not.
-    """
-    required = []
+    """Return header, extensions and backing name."""
+    extensions = []
     if backing_format:
-        required.append(HeaderExtension(ExtensionKind.BACKING_FORMAT, backing_format.encode()))
-    names = HeaderExtension(ExtensionKind.FEATURE_NAMES, pack_names())
-    for extensions in ([*required, names], required):
-        area = pack_extensions(extensions)
-        name_at = header.header_length + len(area)
-        if name_at + len(backing_name) <= header.geometry.cluster_size:
-            if backing_name:
-                header = replace(
-                    header, backing_file_offset=name_at, backing_file_size=len(backing_name)
-                )
-            return header.pack() + area + backing_name
-    raise UsageError(
-        f"a backing file name of {len(backing_name)} bytes does not fit into the first cluster of "
-        f"{header.geometry.cluster_size} bytes",
-        hint="take a shorter name or larger clusters",
-    )
+        extensions.append(HeaderExtension(ExtensionKind.BACKING_FORMAT, backing_format.encode()))
+    if header.geometry.cluster_size > _NO_FEATURE_NAMES:
+        extensions.append(HeaderExtension(ExtensionKind.FEATURE_NAMES, pack_names()))
+    area = pack_extensions(extensions)
+    name_at = header.header_length + len(area)
+    if name_at + len(backing_name) > header.geometry.cluster_size:
+        raise UsageError(
+            f"a backing file name of {len(backing_name)} bytes does not fit into the first cluster "
+            f"of {header.geometry.cluster_size} bytes",
+            hint="take a shorter name or larger clusters",
+        )
+    if backing_name:
+        header = replace(header, backing_file_offset=name_at, backing_file_size=len(backing_name))
+    return header.pack() + area + backing_name
