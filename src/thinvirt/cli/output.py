@@ -83,3 +83,31 @@ class _Lines(Silent):
 
     def step(self, title: str, total: int | None = None, unit: str = "") -> None:
         note(title)
+
+
+def print_json_rows(rows: Iterable[Mapping[str, Any]]) -> None:
+    """Print a JSON array, one object a line, while the rows come: there may be 100,000."""
+    before = "["
+    for row in rows:
+        print(before, json.dumps(row, ensure_ascii=False), sep="", end="")
+        before = ",\n "
+    print("[]" if before == "[" else "]")
+
+
+def print_table_rows(
+    header: Sequence[str], rows: Iterable[Sequence[str]], *, right: str = "", page: int = 1000
+) -> None:
+    """Print a table while its rows come: columns are as wide as the first `page` rows need."""
+    from itertools import islice
+
+    remaining = iter(rows)
+    first = list(islice(remaining, page))
+    for line in table(header, first, right=right):
+        print(line)
+    widths = [max(len(row[i]) for row in (header, *first)) for i in range(len(header))]
+    for row in remaining:
+        parts = [
+            cell.rjust(width) if right[i : i + 1] == "r" else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        print("  ".join(parts).rstrip())

@@ -62,8 +62,20 @@ def plan(store: Store, request: CloneRequest) -> ClonePlan:
     return ClonePlan(template, names, size, request.extended_l2, request.spec)
 
 
-def clone(store: Store, request: CloneRequest, *, progress: Progress = _SILENT) -> list[Vm]:
+def clone(
+    store: Store,
+    request: CloneRequest,
+    *,
+    owner: str | None = None,
+    progress: Progress = _SILENT,
+) -> list[Vm]:
     """Make the VMs, all of them or none, and return them in the order of their numbers.
+
+    Args:
+        store: where.
+        request: what.
+        owner: the maker with whom disposable VMs go; None: they stay until they are removed.
+        progress: told the number of VMs.
 
     Raises:
         UsageError, NotFound, BaseChanged: as `plan`.
@@ -79,6 +91,7 @@ def clone(store: Store, request: CloneRequest, *, progress: Progress = _SILENT) 
         spec_json=planned.spec.to_json(),
         virtual_size=planned.virtual_size,
         extended_l2=planned.extended_l2,
+        owner=owner,
         progress=progress,
     )
     return store.catalog.vms_of_batch(batch)

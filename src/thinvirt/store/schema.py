@@ -9,8 +9,8 @@ APPLICATION_ID = 0x7468766D  # "thvm": what file(1) and we know the catalogue by
 # last_vm: no index on vms.batch_id is needed, and none is there. A foreign key on that column
 # would need one (SQLite looks for children of every deleted batch), so there is no such key either.
 # `pending`, `removals` and `unlinks` are empty but for what commands are doing this moment, or were
-# doing when they were killed; `maker` names the lock its maker holds as long as it lives. A committed
-# batch with a maker is disposable: it goes with its maker (`thinvirt run`).
+# doing when they were killed; `maker` names the lock its maker holds as long as it lives.
+# A committed batch with a maker is disposable: it goes with its maker (`thinvirt run`).
 SCHEMA = """
 CREATE TABLE store (
     uuid TEXT NOT NULL,

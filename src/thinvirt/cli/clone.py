@@ -1,0 +1,173 @@
+"""``thinvirt clone``: linked clones of a template, one or many, in one transaction."""
+
+import argparse
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from thinvirt.cli.output import note, print_json_rows, progress
+from thinvirt.cli.stores import store_of
+from thinvirt.cli.vm_options import add_vm_options, spec_from_args
+from thinvirt.errors import UsageError
+from thinvirt.units import format_duration, format_size, parse_size
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from thinvirt.service.clones import ClonePlan
+    from thinvirt.store import Store, Vm
+
+_LISTED = 10  # names a person is shown; programs get all, by --json
+_DEFAULT_TIMEOUT_S = 300.0
+
+_EPILOG = """examples:
+  thinvirt clone tiny web                    one VM, named web
+  thinvirt clone tiny web --count 100        web-001 … web-100, all of them or none
+  thinvirt clone tiny db --size 20G --memory 2G --start --wait
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("template", metavar="TEMPLATE", help="NAME, NAME@VERSION, or a digest")
+    parser.add_argument("name", metavar="NAME", help="the VM's name; with --count its beginning")
+    parser.add_argument("--count", "-n", type=int, metavar="N", help="make N VMs: NAME-001 …")
+    parser.add_argument(
+        "--size", metavar="SIZE", help="size of their disks, such as 20G (the template's)"
+    )
+    parser.add_argument(
+        "--plain-l2",
+        action="store_true",
+        help="overlays without subclusters, for tools that cannot read extended L2 entries",
+    )
+    parser.add_argument("--start", action="store_true", help="start them")
+    parser.add_argument(
+        "--wait", action="store_true", help="wait until they are at their login prompt (--start)"
+    )
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=_DEFAULT_TIMEOUT_S,
+        metavar="S",
+        help="with --wait: no longer than so many seconds (%(default)g)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be made")
+    parser.add_argument(
+        "--print-command",
+        choices=("qemu-img",),
+        help="make nothing; print the commands that make the same disks",
+    )
+    parser.add_argument("--json", action="store_true", help="print the VMs as JSON")
+    parser.add_argument("--quiet", "-q", action="store_true", help="show no progress")
+    add_vm_options(parser)
+    parser.epilog = _EPILOG
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the VMs, start and wait for them if asked, and print them."""
+    from thinvirt.service.clones import CloneRequest, clone, plan, qemu_img_commands
+
+    request = CloneRequest(
+        template=args.template,
+        name=args.name,
+        count=args.count,
+        size=None if args.size is None else parse_size(args.size),
+        extended_l2=not args.plain_l2,
+        spec=spec_from_args(args),
+    )
+    if args.timeout < 0:
+        raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
+    store = store_of(args)
+    if args.print_command:
+        for command in qemu_img_commands(store, plan(store, request)):
+            print(command)
+        return 0
+    if args.dry_run:
+        _tell_plan(store, plan(store, request), as_json=args.json)
+        return 0
+    began = time.monotonic()
+    with progress(quiet=args.quiet or args.json or not sys.stderr.isatty()) as bars:
+        vms = clone(store, request, progress=bars)
+    if not args.json:
+        _tell(store, vms, time.monotonic() - began)
+    started = _start(store, vms, args) if args.start or args.wait else {}
+    if args.json:
+        print_json_rows(_facts(store, vm) | started.get(vm.name, {}) for vm in vms)
+    return 0
+
+
+def _tell(store: "Store", vms: "Sequence[Vm]", took_s: float) -> None:
+    batch = vms[0].batch
+    count = f"{len(vms)} linked clones" if len(vms) > 1 else "a linked clone"
+    names = vms[0].name if len(vms) == 1 else f"{vms[0].name} … {vms[-1].name}"
+    print(
+        f"{names}: {count} of {batch.template.ref}, "
+        f"{format_size(batch.virtual_size)} each, in {format_duration(took_s)}"
+    )
+
+
+def _tell_plan(store: "Store", planned: "ClonePlan", *, as_json: bool) -> None:
+    taken = store.catalog.taken(planned.names)
+    if as_json:
+        print_json_rows(
+            {
+                "name": name,
+                "template": planned.template.ref,
+                "virtual_size": planned.virtual_size,
+                "taken": name in taken,
+            }
+            for name in planned.names
+        )
+        return
+    count = len(planned.names)
+    shown = ", ".join(planned.names[:_LISTED]) + (", …" if count > _LISTED else "")
+    print(
+        f"would make {count} linked {'clone' if count == 1 else 'clones'} of "
+        f"{planned.template.ref}, {format_size(planned.virtual_size)} each: {shown}"
+    )
+    if taken:
+        note(f"but there are VMs named {', '.join(taken[:_LISTED])} already")
+
+
+def _start(
+    store: "Store", vms: "Sequence[Vm]", args: argparse.Namespace
+) -> dict[str, dict[str, Any]]:
+    """Start the new VMs and wait for them; return what became of each. Raises what went wrong."""
+    from thinvirt.service.power import start
+
+    quiet = args.quiet or args.json
+    results = start(store, vms, say=None if quiet else note)
+    failed = [result for result in results if result.error is not None]
+    for result in failed[1:]:
+        note(f"{result.name}: {result.error}")
+    if failed and failed[0].error is not None:
+        raise failed[0].error
+    facts = {result.name: _running_facts(result.to_facts()) for result in results}
+    if args.wait:
+        from thinvirt.cli.waiting_view import require_reached, wait_and_tell
+
+        waited = wait_and_tell(store, vms, timeout_s=args.timeout, quiet=quiet)
+        for outcome in waited:
+            facts[outcome.name] |= outcome.to_facts()
+        require_reached(waited)
+    elif not quiet:
+        note(f"started; thinvirt wait '{args.name}*' tells when they are at their login")
+    return facts
+
+
+def _running_facts(facts: dict[str, Any]) -> dict[str, Any]:
+    return {key: facts[key] for key in ("accel", "ssh_port", "vnc", "pid") if key in facts}
+
+
+def _facts(store: "Store", vm: "Vm") -> dict[str, Any]:
+    identity = store.identity(vm)
+    return {
+        "name": vm.name,
+        "id": vm.id,
+        "template": vm.template.ref,
+        "uuid": identity.uuid,
+        "mac": identity.mac,
+        "lan_address": identity.lan_address,
+        "disk": str(store.overlay(vm)),
+        "virtual_size": vm.batch.virtual_size,
+    }

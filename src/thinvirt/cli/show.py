@@ -1,0 +1,64 @@
+"""``thinvirt show``: all about one VM, and its twins in other tools' words."""
+
+import argparse
+from datetime import datetime
+from typing import Any
+
+from thinvirt.cli.output import facts_lines, print_json
+from thinvirt.cli.stores import store_of
+from thinvirt.units import format_size
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Declare the verb's arguments."""
+    parser.add_argument("name", metavar="VM", help="its name")
+    parser.add_argument(
+        "--as",
+        dest="form",
+        choices=("qemu-img",),
+        help="print the command that makes the same disk with another tool",
+    )
+    parser.add_argument("--json", action="store_true", help="print the facts as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the facts or the twin."""
+    store = store_of(args)
+    vm = store.catalog.find_vm(args.name)
+    if args.form:
+        from thinvirt.service.clones import qemu_img_twin
+
+        print(qemu_img_twin(store, vm))
+        return 0
+    from thinvirt.service.inventory import vm_facts
+
+    facts = vm_facts(store, vm)
+    if args.json:
+        print_json(facts)
+    else:
+        for line in facts_lines(_for_people(facts)):
+            print(line)
+    return 0
+
+
+def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
+    """Return the same facts with sizes and times in words."""
+    told = {name.replace("_", " "): value for name, value in facts.items() if name != "spec"}
+    for name in ("virtual size", "disk bytes"):
+        size = told[name]
+        told[name] = "missing" if size is None else f"{format_size(size)} ({size} bytes)"
+    for name in ("created", "started at"):
+        if name in told:
+            told[name] = datetime.fromtimestamp(told[name]).isoformat(" ", "seconds")
+    told |= {name.replace("_", " "): _text(value) for name, value in facts["spec"].items()}
+    return {name: "-" if value in (None, "") else value for name, value in told.items()}
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and "\n" in value:
+        return f"{len(value)} characters: {value.splitlines()[0]} …"
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    if isinstance(value, dict):
+        return " ".join(f"{name}={item}" for name, item in value.items())
+    return str(value)
