@@ -133,6 +133,8 @@ class Download:
         self._version = _Version(url, str(checksum or ""))
         self._hash = hashlib.new(self._algorithm)
         self._at = 0  # bytes that are in the part, and in the hash
+        self._shown = -1  # bytes that the bar for `_shown_total` has been told of
+        self._shown_total: int | None = None
         self._fd = -1
         try:
             layout.downloads.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -285,16 +287,24 @@ class Download:
             self._version.save(self._layout.download_state(self._key))
             if total is not None:
                 require_room(self._part.parent, total - self._at, kept=RESUME_HINT)
-            name = file_name_of(self._url) or self._url
-            progress.step(f"fetching {name}", total, "bytes")
-            progress.advance(self._at)
+            self._show(progress, total)
             for chunk in answer.chunks():
                 self._take(chunk)
+                self._shown += len(chunk)
                 progress.advance(len(chunk))
         if total is not None and self._at != total:
             raise Transient(f"{self._url}: the answer broke off after {format_size(self._at)}")
         self._version.size = self._at
         self._version.save(self._layout.download_state(self._key))
+
+    def _show(self, progress: Progress, total: int | None) -> None:
+        """Begin a bar, unless the one that stands there goes on after a failure."""
+        if (self._shown, self._shown_total) == (self._at, total):
+            return
+        anew = " anew" if self._shown > self._at else ""
+        progress.step(f"fetching {file_name_of(self._url) or self._url}{anew}", total, "bytes")
+        progress.advance(self._at)
+        self._shown, self._shown_total = self._at, total
 
     def _whole_size(self, answer: Answer) -> int | None:
         """Return the size of the whole file; begin anew if this is not the rest of the part."""

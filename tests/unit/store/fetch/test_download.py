@@ -107,7 +107,10 @@ def test_sha512_and_no_promise_at_all(server: Server, layout: Layout) -> None:
 def test_an_answer_cut_short_is_continued_in_the_same_run(server: Server, layout: Layout) -> None:
     file = server.put("/disk.img", BODY)
     file.faults.extend([cut_after(2 << 20), cut_after(1000)])
-    assert fetch(layout, f"{server.url}/disk.img").path.read_bytes() == BODY
+    told = Told()
+    assert fetch(layout, f"{server.url}/disk.img", progress=told).path.read_bytes() == BODY
+    assert told.steps == [("fetching disk.img", len(BODY))], "one bar, which goes on"
+    assert told.done == len(BODY)
     assert ranges(server)[:2] == ["", f"bytes={2 << 20}-"]
     assert len(server.log) == 3
 
@@ -137,8 +140,12 @@ def test_last_modified_serves_where_there_is_no_strong_etag(server: Server, layo
 
 def test_a_server_without_ranges_makes_it_start_over(server: Server, layout: Layout) -> None:
     server.put("/disk.img", BODY, ranges=False)
-    interrupt_after(layout, server, "/disk.img", 1_000_000)
-    assert fetch(layout, f"{server.url}/disk.img").path.read_bytes() == BODY
+    interrupt_after(layout, server, "/disk.img", 900_000)
+    server.files["/disk.img"].faults.append(cut_after(1_000_000))
+    told = Told()
+    assert fetch(layout, f"{server.url}/disk.img", progress=told).path.read_bytes() == BODY
+    assert [title for title, _ in told.steps][-1] == "fetching disk.img anew"
+    assert told.done == len(BODY)
 
 
 def test_a_changed_file_makes_it_start_over(server: Server, layout: Layout) -> None:
