@@ -261,6 +261,7 @@ def _images(entry: _Entry) -> list[CloudImage]:
             base=common.base.replace("{arch}", architecture),
             index=common.index.replace("{arch}", architecture),
             sums=common.sums.replace("{arch}", architecture),
+            min_cpu=common.min_cpu if architecture == "x86_64" else "",
             file=value if files else "",
             pattern=value if patterns else "",
             checksum=_pinned(entry, architecture, digest) if digest else None,

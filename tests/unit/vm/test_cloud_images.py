@@ -167,6 +167,8 @@ def test_an_unreadable_catalogue_is_told(tmp_path: Path) -> None:
 def test_finding() -> None:
     images = load_catalogue([OURS])
     assert find(images, "debian:12", "x86_64").name == "debian-12"
+    assert find(images, "rocky-9", "x86_64").guest_facts()["min_cpu"] == "x86-64-v2"
+    assert "min_cpu" not in find(images, "rocky-9", "aarch64").guest_facts()
     assert find(images, "ubuntu-noble", "aarch64").release == "24.04"
     with pytest.raises(NotFound, match="no 'arch' for aarch64"):
         find(images, "arch", "aarch64")
