@@ -162,7 +162,7 @@ class PackageCache:
         from hashlib import sha256
 
         asked = sorted(set(names))
-        question = {"names": asked, "closure": closure, "recommends": recommends}
+        question = {"form": 2, "names": asked, "closure": closure, "recommends": recommends}
         key = sha256(json.dumps(question).encode()).hexdigest()[:24]
         record = self.directory / "requests" / f"{key}.json"
         if not self.refresh and (known := self._recorded(record)) is not None:
@@ -211,7 +211,7 @@ class PackageCache:
         # apt lists only what it would fetch: asked beside an empty archive, it lists everything.
         empty = self.directory / "apt/empty"
         (empty / "partial").mkdir(parents=True, exist_ok=True)
-        beside = ["-o", f"Dir::Cache::archives={empty}"]
+        beside = ["-o", f"Dir::Cache::archives={empty}", "-o", "Acquire::ForceHash=SHA256"]
         listing = self._apt("-qq", "--print-uris", *beside, *options, *action, *names, cwd=empty)
         offers = list(_parse_uris(listing))
         debs = self.directory / "debs"

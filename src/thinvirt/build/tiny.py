@@ -136,6 +136,7 @@ def build_tiny(
     progress = progress or Silent()
     debs = fetch(cache, progress=progress)
     scratch = work / "tiny"
+    shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
     scratch.mkdir()
     try:
         version = _build(target.absolute(), scratch.absolute(), debs, progress)
