@@ -8,14 +8,8 @@ from hypothesis import strategies as st
 
 from thinvirt.errors import ThinvirtError
 from thinvirt.store.image_catalogue import OURS
-from thinvirt.vm.cloud_images import (
-    SUMS_KINDS,
-    Checksum,
-    digest_for,
-    listed_names,
-    parse_catalogue,
-    parse_sums,
-)
+from thinvirt.vm.checksums import SUMS_KINDS, Checksum, digest_for, listed_names, parse_sums
+from thinvirt.vm.cloud_images import parse_catalogue
 
 HEX = st.text("0123456789abcdef", min_size=64, max_size=64)
 NAME = st.text("abcXYZ019._+-", min_size=1, max_size=20).filter(lambda n: n.strip() == n)

@@ -12,17 +12,15 @@ from thinvirt.store import Store, Template
 from thinvirt.store.fetch.download import Download
 from thinvirt.store.fetch.http import Client, check_url
 from thinvirt.store.fetch.unpack import compression_of, unpack
-from thinvirt.vm.cloud_images import (
+from thinvirt.vm.checksums import (
     Checksum,
-    CloudImage,
     digest_for,
-    file_name_of,
-    find,
     listed_names,
     newest_match,
     parse_checksum,
     parse_sums,
 )
+from thinvirt.vm.cloud_images import CloudImage, file_name_of, find
 from thinvirt.vm.names import MAX_NAME_LENGTH, check_template_name
 
 _SUFFIXES = re.compile(r"(\.(img|qcow2?|raw|vmdk|vdi|vhdx?|xz|gz|bz2|zst))+$", re.IGNORECASE)

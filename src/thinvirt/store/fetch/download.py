@@ -22,7 +22,8 @@ from thinvirt.store.layout import Layout
 from thinvirt.store.locks import take_lock
 from thinvirt.store.trouble import FULL, explain_os_error
 from thinvirt.units import MIB, format_size
-from thinvirt.vm.cloud_images import Checksum, file_name_of
+from thinvirt.vm.checksums import Checksum
+from thinvirt.vm.cloud_images import file_name_of
 
 RESERVE: Final = 64 * MIB  # left free: a full disk also stops the VMs that run
 RESUME_HINT: Final = "what has come so far is kept: the same command goes on from there"

@@ -23,7 +23,7 @@ from thinvirt.store.fetch import download as download_module
 from thinvirt.store.fetch.download import Download, Fetched, download_key, fetched_so_far
 from thinvirt.store.fetch.http import Client, Timing, Transient
 from thinvirt.store.layout import Layout
-from thinvirt.vm.cloud_images import Checksum
+from thinvirt.vm.checksums import Checksum
 
 BODY = random.Random(1).randbytes(3 << 20)
 SUM = Checksum("sha256", hashlib.sha256(BODY).hexdigest())
