@@ -17,16 +17,31 @@ def holder_of_port(port: int, protocol: str = "tcp") -> str:
     if not inodes:
         return ""
     for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
-        try:
-            links = [str(link.readlink()) for link in (folder / "fd").iterdir()]
-            command = (folder / "comm").read_text().strip()
-        except OSError:
-            continue  # it ended, or is another user's
-        if any(match[1] in inodes for link in links if (match := _SOCKET.fullmatch(link))):
-            return f" by process {folder.name} ({command})"
+        if folder.name.isdigit() and inodes & set(_open_sockets(folder)):
+            return f" by process {folder.name} ({_command(folder)})"
     return ""
+
+
+def _open_sockets(process: Path) -> Iterator[str]:
+    """Yield the inodes of a process's sockets; nothing for one that ended, or another user's."""
+    try:
+        links = list((process / "fd").iterdir())
+    except OSError:
+        return
+    for link in links:
+        try:
+            match = _SOCKET.fullmatch(str(link.readlink()))
+        except OSError:
+            continue  # closed meanwhile
+        if match is not None:
+            yield match[1]
+
+
+def _command(process: Path) -> str:
+    try:
+        return (process / "comm").read_text().strip()
+    except OSError:
+        return "ended"
 
 
 def _listening_inodes(port: int, protocol: str) -> Iterator[str]:

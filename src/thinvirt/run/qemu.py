@@ -90,12 +90,13 @@ def launch(request: LaunchRequest) -> Running:
         alive_fd = liveness.hold(folder.run)
         held.callback(os.close, alive_fd)
         undo.callback(shutil.rmtree, folder.run, ignore_errors=True)
+        started_at = time.time()
         with uninterrupted():  # between being there and being ended by `undo`
             process = _spawn(request, alive_fd, held)
             undo.callback(process.kill)
         held.close()  # from here on QEMU alone holds the sockets and the lock
         try:
-            state = _introduce(request, process)
+            state = _introduce(request, process, started_at)
         except QemuFailed as error:
             raise _start_failure(request, process, error) from error
         liveness.write_state(folder.run, state)
@@ -155,7 +156,7 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
     )
 
 
-def _introduce(request: LaunchRequest, process: Process) -> RunState:
+def _introduce(request: LaunchRequest, process: Process, started_at: float) -> RunState:
     """Shake hands with a QEMU that was just started and collect its facts."""
     spec = request.spec
     with QmpClient(request.folder.qmp_socket, timeout_s=START_TIMEOUT_S) as qmp:
@@ -163,7 +164,7 @@ def _introduce(request: LaunchRequest, process: Process) -> RunState:
         return RunState(
             pid=process.pid,
             start_ticks=process.start_ticks,
-            started_at=time.time(),
+            started_at=started_at,
             accel=request.accel.name,
             accel_reason=request.accel.reason,
             ssh_port=ssh_port(qmp) if has_user_network else None,
