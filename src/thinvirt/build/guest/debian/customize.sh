@@ -1,0 +1,31 @@
+#!/bin/sh
+# Turn a freshly installed tree into the root of an image that many machines start from.
+# usage: customize.sh ROOT; mmdebstrap runs it outside the tree, as (apparent) root.
+set -eu
+root=$1
+
+enable() { chroot "$root" systemctl --quiet enable "$@"; }
+mask() { chroot "$root" systemctl --quiet mask "$@"; }
+
+enable systemd-networkd.service systemd-resolved.service serial-getty@ttyS0.service ssh.service
+# Waiting for the network holds up what needs none; a hundred clones need not refresh their package
+# lists at once; no LVM snapshots to scrub; the graphics driver is loaded when there is one.
+mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer \
+    e2scrub_all.timer e2scrub_reap.service modprobe@drm.service
+
+# Identity: each instance makes its own.
+rm -f "$root"/etc/ssh/ssh_host_*
+: >"$root/etc/machine-id"
+rm -f "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
+echo localhost >"$root/etc/hostname"
+printf '127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
+ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
+
+# What the installation leaves: logs, lists, caches, backups, the repository it came from.
+rm -f "$root/etc/apt/sources.list"
+find "$root/var/log" -type f -delete
+find "$root/var/cache" -type f -delete
+rm -rf "$root"/var/lib/apt/lists/* "$root"/tmp/* "$root"/var/tmp/* "$root"/var/lib/cloud
+find "$root/var/lib/dpkg" "$root/etc" "$root/var/cache/debconf" \
+    \( -name '*-old' -o -name '*.dpkg-dist' -o -name 'passwd-' -o -name 'group-' \
+    -o -name 'shadow-' -o -name 'gshadow-' -o -name 'subuid-' -o -name 'subgid-' \) -delete
