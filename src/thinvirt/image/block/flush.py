@@ -1,7 +1,8 @@
 """Make a whole file system durable with one call, for batches of many small files.
 
 Measured with 1000 overlays on ext4, per second: fdatasync of each 2000, fdatasync of each from
-eight threads 3500, one syncfs at the end 9000, syncfs in the background as well 14000.
+eight threads 3500, one syncfs at the end 9000, syncfs in the background as well 14000. The price:
+syncfs waits for everything else that is being written to that file system too.
 """
 
 import os

@@ -21,6 +21,9 @@ from thinvirt.progress import Progress, Silent
 
 _SILENT = Silent()
 _MODE = 0o644  # before the umask, as qemu-img has it
+# So few are flushed one by one: a flush of the whole file system would also wait for whatever else
+# is being written to it, which may be gigabytes.
+_FEW = 16
 _FLUSH_EVERY = 256  # overlays: the disk works on these while the next are written
 _REPORT_EVERY = 64  # overlays: a call of the progress for each would cost as much as the overlay
 
@@ -97,7 +100,7 @@ def create_overlays(
         directory: made if it is not there (its parent must be).
         names: plain file names, none of which exists.
         options: the same for all.
-        durable: one flush at the end makes all of them, and their names, survive a power cut.
+        durable: return only when all of them, and their names, would survive a power cut.
         progress: told the number of overlays.
 
     Raises:
@@ -108,32 +111,49 @@ def create_overlays(
     image = options.lay_out()
     _check_names(names)
     progress.step("writing overlays", len(names), "overlays")
-    with ExitStack() as undo:
+    with ExitStack() as undo, ExitStack() as close:
         with os_errors(directory, "make the folder"):
-            if _make_directory(directory):
+            is_new = _make_directory(directory)
+            if is_new:
                 undo.callback(directory.rmdir)
             directory_fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        with ExitStack() as close:
             close.callback(os.close, directory_fd)
-            made: list[str] = []
-            undo.callback(_remove, directory, made)
-            flush = BackgroundSync(directory_fd) if durable else None
+        made: list[str] = []
+        undo.callback(_remove, directory, made)
+        flush = BackgroundSync(directory_fd) if durable and len(names) > _FEW else None
+        if flush is not None:
+            close.callback(flush.wait)  # before the descriptor is closed
+        writer = _Writer(directory, directory_fd, image, durable and flush is None)
+        _write_batch(writer, names, made=made, flush=flush, progress=progress)
+        with os_errors(directory, "make the overlays durable"):
             if flush is not None:
-                close.callback(flush.wait)  # before the descriptor is closed
-            _write_batch(
-                directory, directory_fd, names, image, made=made, flush=flush, progress=progress
-            )
-            if flush is not None:
-                with os_errors(directory, "make the overlays durable"):
-                    flush.finish()
+                flush.finish()
+            elif durable:
+                sync_directory(directory)
+                if is_new:
+                    sync_directory(directory.parent)
         undo.pop_all()
 
 
+@dataclass(frozen=True, slots=True)
+class _Writer:
+    """Writes the overlays of one batch, each by the name it has in the batch's folder."""
+
+    directory: Path
+    directory_fd: int
+    image: EmptyImage
+    durable: bool  # flush each file by itself
+
+    def write(self, name: str) -> None:
+        try:
+            _write_new(name, self.image, self.directory_fd, durable=self.durable)
+        except OSError as error:
+            raise explain(error, self.directory / name, "create the overlay") from error
+
+
 def _write_batch(
-    directory: Path,
-    directory_fd: int,
+    writer: _Writer,
     names: Sequence[str],
-    image: EmptyImage,
     *,
     made: list[str],
     flush: BackgroundSync | None,
@@ -142,10 +162,7 @@ def _write_batch(
     """Write all overlays, noting in `made` which are there."""
     reported = 0
     for count, name in enumerate(names, 1):
-        try:
-            _write_new(name, image, directory_fd, durable=False)
-        except OSError as error:
-            raise explain(error, directory / name, "create the overlay") from error
+        writer.write(name)
         made.append(name)
         if count % _REPORT_EVERY == 0:
             progress.advance(count - reported)
