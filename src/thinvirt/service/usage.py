@@ -27,14 +27,21 @@ class Usage:
         clones: how many VMs.
         template_bytes: what the template's image occupies.
         clones_bytes: what the overlays occupy together.
-        full_copies_bytes: what the template and full copies would occupy, at least.
+        copies_bytes: what full copies in their place would occupy, at least.
+        shared: another name of the same bytes has the image too, and the total counts it there.
     """
 
     name: str
     clones: int
     template_bytes: int
     clones_bytes: int
-    full_copies_bytes: int
+    copies_bytes: int
+    shared: bool = False
+
+    @property
+    def full_copies_bytes(self) -> int:
+        """What the template and full copies would occupy, at least."""
+        return self.template_bytes + self.copies_bytes
 
     @property
     def occupied_bytes(self) -> int:
@@ -83,7 +90,7 @@ def usage(store: Store, refs: Sequence[str] = ()) -> list[Usage]:
     counted: set[str] = set()
     figures = []
     for template in chosen:
-        # Two names of the same bytes share one file, which is counted with the first.
+        # Two names of the same bytes share one file, which the total counts once.
         shared = template.digest in counted
         counted.add(template.digest)
         figures.append(_usage(store, template, shared=shared))
@@ -95,9 +102,9 @@ def total(figures: Sequence[Usage]) -> Usage:
     return Usage(
         "total",
         sum(f.clones for f in figures),
-        sum(f.template_bytes for f in figures),
+        sum(f.template_bytes for f in figures if not f.shared),
         sum(f.clones_bytes for f in figures),
-        sum(f.full_copies_bytes for f in figures),
+        sum(f.copies_bytes for f in figures),
     )
 
 
@@ -114,8 +121,7 @@ def _usage(store: Store, template: Template, *, shared: bool) -> Usage:
             for size in _overlay_sizes(store, batch_id):
                 clones_bytes += size
                 copies_bytes += max(own, size)
-    counted = 0 if shared else own
-    return Usage(template.ref, clones, counted, clones_bytes, counted + copies_bytes)
+    return Usage(template.ref, clones, own, clones_bytes, copies_bytes, shared)
 
 
 def _overlay_sizes(store: Store, batch_id: int) -> list[int]:

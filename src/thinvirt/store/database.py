@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import RLock
 from typing import Any
 
-from thinvirt.errors import StoreUnusable
+from thinvirt.errors import NoSpace, StoreUnusable, ThinvirtError
 from thinvirt.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
 from thinvirt.store.trouble import explained, read_only
 
@@ -20,9 +20,17 @@ Row = Sequence[Any]
 class Database:
     """One connection to the catalogue; every error it raises is one of ours."""
 
-    def __init__(self, home: Path, connection: sqlite3.Connection, *, writable: bool) -> None:
+    def __init__(
+        self,
+        home: Path,
+        connection: sqlite3.Connection,
+        *,
+        writable: bool,
+        refusal: ThinvirtError | None = None,
+    ) -> None:
         self.home = home
         self.writable = writable
+        self._refusal = refusal
         self._connection = connection
         self._transaction = RLock()  # a connection has one transaction, its threads take turns
 
@@ -47,14 +55,22 @@ class Database:
         with explained(self.home):
             self._connection.executemany(sql, values)
 
+    def require_writable(self) -> None:
+        """Return if changes are possible.
+
+        Raises:
+            NoSpace, StoreUnusable: they are not; the message says why.
+        """
+        if not self.writable:
+            raise self._refusal or read_only(self.home)
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit what is done inside, durably, or nothing of it if an error leaves the block.
 
         The write lock is taken at the beginning, so what is read inside still holds at the commit.
         """
-        if not self.writable:
-            raise read_only(self.home)
+        self.require_writable()
         with self._transaction:
             self.run("BEGIN IMMEDIATE")
             try:
@@ -74,31 +90,41 @@ class Database:
 def open_database(home: Path, path: Path, *, writable: bool) -> Database:
     """Open the existing catalogue at `path`.
 
+    Where the file system is full to the last byte it is opened for reading, so that people see
+    what they may remove; the first change then tells of it.
+
     Raises:
         StoreUnusable: it is not a catalogue, of a newer version, or cannot be read.
     """
-    with explained(home):
-        # Where we may write we take part in the locking, for reading too.
-        joins = writable or os.access(home, os.W_OK)
-        connection = _connect_for_writing(path) if joins else _connect_for_reading(path)
+    # Where we may write we take part in the locking, for reading too.
+    joins = writable or os.access(home, os.W_OK)
     try:
-        with explained(home):
+        connection = _connect(home, path, joins=joins)
+    except NoSpace as error:
+        connection = _connect(home, path, joins=False)
+        return Database(home, connection, writable=False, refusal=error)
+    return Database(home, connection, writable=writable)
+
+
+def _connect(home: Path, path: Path, *, joins: bool) -> sqlite3.Connection:
+    """Open the file and look whether it is ours."""
+    with explained(home):
+        connection = _connect_for_writing(path) if joins else _connect_for_reading(path)
+        try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (application,) = connection.execute("PRAGMA application_id").fetchone()
-    except BaseException:
-        connection.close()
-        raise
-    if application != APPLICATION_ID:
-        connection.close()
-        raise StoreUnusable("this SQLite file is not a thinvirt catalogue", path=path)
-    if version > SCHEMA_VERSION:
-        connection.close()
-        raise StoreUnusable(
-            f"the store {home} was made by a newer thinvirt "
-            f"(format {version}, this one knows {SCHEMA_VERSION})",
-            hint="use that version, or another store: THINVIRT_HOME",
-        )
-    return Database(home, connection, writable=writable)
+            if application != APPLICATION_ID:
+                raise StoreUnusable("this SQLite file is not a thinvirt catalogue", path=path)
+            if version > SCHEMA_VERSION:
+                raise StoreUnusable(
+                    f"the store {home} was made by a newer thinvirt "
+                    f"(format {version}, this one knows {SCHEMA_VERSION})",
+                    hint="use that version, or another store: THINVIRT_HOME",
+                )
+        except BaseException:
+            connection.close()
+            raise
+    return connection
 
 
 def create_database(path: Path, first_row: tuple[str, int, int]) -> None:
@@ -158,7 +184,7 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
         return connection
     except sqlite3.OperationalError as error:
         name = getattr(error, "sqlite_errorname", "") or ""
-        if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+        if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):
             raise
     wal = path.with_name(path.name + "-wal")
     if wal.exists() and wal.stat().st_size:

@@ -48,7 +48,7 @@ def open_store(home: Path | None = None, *, create: bool = True, readonly: bool 
         writable = not readonly and os.access(layout.home, os.W_OK)
         database = open_database(layout.home, layout.catalog, writable=writable)
     store = Store(layout, database)
-    if writable:
+    if store.writable:
         store.recovered = recover(store)
     return store
 

@@ -13,7 +13,7 @@ from thinvirt.store.database import Database
 from thinvirt.store.layout import Layout
 from thinvirt.store.locks import Lock, busy, is_held, take_lock, try_lock
 from thinvirt.store.records import Template, Vm
-from thinvirt.store.trouble import explained, read_only
+from thinvirt.store.trouble import explained
 
 if TYPE_CHECKING:
     from thinvirt.vm.identity import Identity
@@ -41,10 +41,9 @@ class Store:
         """Return if this process may change the store.
 
         Raises:
-            StoreUnusable: it may not; the message says why.
+            NoSpace, StoreUnusable: it may not; the message says why.
         """
-        if not self.writable:
-            raise read_only(self.layout.home)
+        self.database.require_writable()
 
     @property
     def uuid(self) -> str:

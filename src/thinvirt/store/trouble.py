@@ -42,7 +42,7 @@ def explain_os_error(error: OSError, home: Path) -> ThinvirtError:
 def explain_sqlite_error(error: sqlite3.Error, home: Path) -> ThinvirtError:
     """Return our error for what SQLite refused."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name == "SQLITE_FULL" or "disk is full" in str(error):
+    if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and _is_full(home)):
         return NoSpace(
             f"no space left for the catalogue of {home}",
             hint="thinvirt df shows who uses it; nothing half made was left behind",
@@ -77,6 +77,15 @@ def not_ours(home: Path, place: Path) -> StoreUnusable:
         f"no permission for {place}: {_owner(place)}",
         hint=f"run as that user, or set THINVIRT_HOME to a store of your own (now {home})",
     )
+
+
+def _is_full(home: Path) -> bool:
+    """Tell whether nothing more fits: SQLite then tells of an I/O error of its shared memory."""
+    try:
+        status = os.statvfs(home)
+    except OSError:
+        return False
+    return status.f_bavail * status.f_frsize < 1 << 16 or (status.f_files > 0 == status.f_favail)
 
 
 def _on_read_only_mount(home: Path) -> bool:
