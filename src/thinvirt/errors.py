@@ -5,8 +5,12 @@ stands here when more than one package raises it or an interface needs to tell i
 may derive its own from these. `docs/reference/exit-status.md` is made from this module.
 """
 
-from pathlib import Path
-from typing import ClassVar
+from __future__ import annotations
+
+TYPE_CHECKING = False  # mypy takes it for true; pathlib and typing cost half of `thin-img info`
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import ClassVar
 
 
 class ThinvirtError(Exception):

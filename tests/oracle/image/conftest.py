@@ -1,43 +1,84 @@
-"""The real programs."""
+"""The real programs, as the oracle tests call them."""
 
-import json
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.oracle
 
-@dataclass(frozen=True)
+
 class Qemu:
-    """qemu-img and qemu-io, failing loudly."""
+    """Calls of qemu-img and qemu-io in a folder."""
 
-    def img(self, *arguments: str | Path) -> str:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._running: list[subprocess.Popen[str]] = []
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a program; return what it said and how it ended."""
         return subprocess.run(
-            ["qemu-img", *map(str, arguments)], check=True, capture_output=True, text=True
-        ).stdout
+            arguments, cwd=self.folder, capture_output=True, text=True, check=False, timeout=60
+        )
 
-    def io(self, image: Path, *commands: str) -> None:
-        options = [word for command in commands for word in ("-c", command)]
-        done = subprocess.run(
-            ["qemu-io", "-f", "qcow2", *options, str(image)],
-            check=True,
-            capture_output=True,
+    def img(self, *arguments: str) -> str:
+        """Return what a successful qemu-img prints."""
+        done = self.run("qemu-img", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def img_error(self, *arguments: str) -> str:
+        """Return what a failing qemu-img says."""
+        done = self.run("qemu-img", *arguments)
+        assert done.returncode != 0
+        return done.stderr
+
+    def io(self, *arguments: str) -> str:
+        """Return what a successful qemu-io prints."""
+        done = self.run("qemu-io", *arguments)
+        assert done.returncode == 0, done.stderr
+        return done.stdout + done.stderr
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a program that is ended with the test."""
+        process = subprocess.Popen(
+            arguments,
+            cwd=self.folder,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
         )
-        assert "failed" not in done.stdout, done.stdout
+        self._running.append(process)
+        return process
 
-    def info(self, image: Path) -> dict[str, Any]:
-        facts: dict[str, Any] = json.loads(self.img("info", "--output=json", "-f", "qcow2", image))
-        return facts
+    def hold(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start qemu-io and return when it has the image open."""
+        process = self.start("qemu-io", *arguments)
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write("length\n")
+        process.stdin.flush()
+        line = process.stdout.readline()
+        assert line, "qemu-io did not open the image"
+        return process
 
-    def create(self, image: Path, size: str, *options: str) -> Path:
-        words = [word for option in options for word in ("-o", option)]
-        self.img("create", "-q", "-f", "qcow2", *words, image, size)
-        return image
+    def end(self, process: subprocess.Popen[str]) -> None:
+        """End a program and wait for it."""
+        process.kill()
+        process.communicate(timeout=30)
+
+    def end_all(self) -> None:
+        """End what still runs."""
+        for process in self._running:
+            if process.poll() is None:
+                self.end(process)
 
 
 @pytest.fixture
-def qemu() -> Qemu:
-    return Qemu()
+def qemu(tmp_path: Path) -> Iterator[Qemu]:
+    """Return the programs, at work in the test's folder."""
+    programs = Qemu(tmp_path)
+    yield programs
+    programs.end_all()
