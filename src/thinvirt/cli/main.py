@@ -23,11 +23,17 @@ class VerbModule(Protocol):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are `UsageError`s, told like every other error."""
+    """An argument parser whose complaints are `UsageError`s, told like every other error.
+
+    Attributes:
+        complaint: the error raised; a verb with exit statuses of its own may set another.
+    """
+
+    complaint: type[ThinvirtError] = UsageError
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print."""
-        raise UsageError(message, hint=f"{self.prog} --help")
+        raise self.complaint(message, hint=f"{self.prog} --help")
 
 
 def build_parser(words: list[str]) -> argparse.ArgumentParser:

@@ -15,7 +15,7 @@ import time
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 SAME_REQUEST_S = 1.0  # supervisors that signal process and group send two; they mean one
-PRESS_AGAIN_S = 5.0  # a guest that was still booting did not hear the power button
+PRESS_AGAIN_S = 3.0  # a guest that was still booting did not hear the power button
 AT_ONCE_S = 2.0  # what a second request leaves QEMU to write out its disk
 POWERED_OFF, QUIT, KILLED, FAILED = "powered off", "ended", "killed", "failed"
 
@@ -59,7 +59,7 @@ class Supervisor:
         self._poll.register(self._pidfd, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
         signal.set_wakeup_fd(wake_writer, warn_on_full_buffer=False)
-        for number in STOP_SIGNALS:
+        for number in heeded_signals():
             signal.signal(number, _heard)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
@@ -147,6 +147,16 @@ class Supervisor:
             self.outcome = self._how if self._how == KILLED else FAILED
 
 
+def heeded_signals() -> list[signal.Signals]:
+    """Return the signals that ask for the end: all but a SIGHUP that nohup(1) has silenced.
+
+    SIGINT is heeded even where it came ignored: shells without job control start what runs in the
+    background so, supervisors among it, and theirs is the very signal meant.
+    """
+    silenced = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in STOP_SIGNALS if number != signal.SIGHUP or not silenced]
+
+
 def _heard(*_: object) -> None:
     """Do nothing: the wake-up descriptor has told already."""
 
@@ -174,12 +184,13 @@ def notify(address: str, message: str) -> None:
 def continue_lean(
     supervisor: Supervisor, *, finish: str, arguments: list[str], keep_fds: list[int]
 ) -> None:
-    """Replace this process by a bare one that goes on supervising; does not return.
+    """Replace this process by a bare one that goes on supervising.
 
-    Same process id, hence the same parent to QEMU. Signals that arrive meanwhile stay pending.
+    Same process id, hence the same parent to QEMU. Signals that arrive meanwhile stay pending; one
+    that arrived before has been heard, and then this returns, with `supervisor.stopping` set.
 
     Args:
-        supervisor: what is in charge now; no stop has been asked for.
+        supervisor: what is in charge now.
         finish: "module:function", called at the end with the outcome, the wait status and
             `arguments`; returns the exit status.
         arguments: text for `finish`.
@@ -188,6 +199,9 @@ def continue_lean(
     from pathlib import Path
 
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    if supervisor.wait(0) or supervisor.stopping:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        return
     for fd in keep_fds:
         os.set_inheritable(fd, True)
     sys.stdout.flush()

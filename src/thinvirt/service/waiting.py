@@ -78,10 +78,19 @@ class WaitResult:
         }
 
 
-class _Waiter:
-    """One VM that is waited for."""
+class Waiter:
+    """One VM that is waited for.
+
+    Attributes:
+        name: the VM.
+        until: what for.
+        guest: what is seen of it.
+        reached_at_s: seconds from its start until that came; None while it has not.
+        reason: why it will not come; "" while it may.
+    """
 
     def __init__(self, name: str, folder: VmFolder, until: Until) -> None:
+        """Begin to wait for the VM whose files are in `folder`."""
         self.name = name
         self.until = until
         self.guest = GuestWatch(folder, name)
@@ -91,6 +100,7 @@ class _Waiter:
 
     @property
     def is_done(self) -> bool:
+        """Whether looking further is of no use."""
         return self.reached_at_s is not None or bool(self.reason)
 
     def look(self) -> bool:
@@ -129,10 +139,12 @@ class _Waiter:
         self.reason = f"not within {timeout_s:g} s"
 
     def close(self) -> None:
+        """Let go of connections to the guest."""
         if self._probe is not None:
             self._probe.close()
 
     def result(self) -> WaitResult:
+        """Return how far it has come."""
         boot = self.guest.boot
         reached = self.reached_at_s is not None
         return WaitResult(
@@ -184,7 +196,7 @@ def wait_folders(
     on_change: Callable[[WaitResult], None] | None = None,
 ) -> list[WaitResult]:
     """Wait like `wait`, for VMs given by name and folder."""
-    waiters = [_Waiter(name, folder, until) for name, folder in folders]
+    waiters = [Waiter(name, folder, until) for name, folder in folders]
     deadline = time.monotonic() + timeout_s
     tell = on_change or (lambda _: None)
     pending, first = waiters, True

@@ -125,6 +125,12 @@ class Layout:
         """The lock a command holds while it makes or removes something in several steps."""
         return self.locks / f"maker-{maker}.lock"
 
+    def maker_of(self, file_name: str) -> str:
+        """Return the maker whose lock's file has this name, "" for other files."""
+        if file_name.startswith("maker-") and file_name.endswith(".lock"):
+            return file_name[len("maker-") : -len(".lock")]
+        return ""
+
     @property
     def incoming(self) -> Path:
         """The folder of what is not published yet: one folder per maker, and `downloads`."""

@@ -140,7 +140,9 @@ class Store:
         self.require_writable()
         name = f"{os.getpid()}-{os.urandom(4).hex()}"
         with explained(self.layout.home):
-            return name, take_lock(self.layout.maker_lock(name), purpose, what=purpose)
+            # Another command may be at our file for a moment: `store.recovery` looks at all.
+            path = self.layout.maker_lock(name)
+            return name, take_lock(path, purpose, what=purpose, wait_s=_SHORT_WAIT_S)
 
     @contextmanager
     def workspace(self, purpose: str) -> Iterator[Path]:
