@@ -175,6 +175,12 @@ def _facts(versions: dict[str, str], extra_packages: Sequence[str]) -> dict[str,
     kernel = next(name for name in versions if name.startswith("linux-image-6"))
     return {
         "os": "debian12",
+        "min_memory_mib": 256,
+        "memory_mib": 512,
+        "serial_console": True,
+        "agent": True,
+        "buses": ["virtio", "scsi", "sata", "ide", "nvme"],
+        "seed": "nocloud",
         "release": RELEASE,
         "kernel": kernel.removeprefix("linux-image-"),
         "cloud_init": versions["cloud-init"],
@@ -259,10 +265,10 @@ def _install(
                     step = title
                     progress.step(step)
     except ProgramFailed as error:
-        raise _explain(error, step, work) from error
+        raise explain(error, step, work) from error
 
 
-def _explain(error: ProgramFailed, step: str, work: Path) -> NoSpace | BuildFailed:
+def explain(error: ProgramFailed, step: str, work: Path) -> NoSpace | BuildFailed:
     """Return what mmdebstrap's failure was: no space, or what its log says at the end."""
     if "No space left on device" in error.output:
         return NoSpace(

@@ -8,10 +8,10 @@ enable() { chroot "$root" systemctl --quiet enable "$@"; }
 mask() { chroot "$root" systemctl --quiet mask "$@"; }
 
 enable systemd-networkd.service systemd-resolved.service serial-getty@ttyS0.service ssh.service
-# Waiting for the network holds up what needs none; a hundred clones need not refresh their package
-# lists at once; no LVM snapshots to scrub; the graphics driver is loaded when there is one.
-mask systemd-networkd-wait-online.service apt-daily.timer apt-daily-upgrade.timer \
-    e2scrub_all.timer e2scrub_reap.service modprobe@drm.service
+# A hundred clones must not refresh their package lists at the same moment; there are no LVM
+# snapshots to scrub; udev loads the graphics driver where there is one.
+mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.service \
+    modprobe@drm.service
 
 # Identity: each instance makes its own.
 rm -f "$root"/etc/ssh/ssh_host_*
