@@ -388,7 +388,10 @@ class BootWatch:
         if begun.startswith("Password:") and self._prompt.typed_host:
             self._login(self._prompt.typed_host, begun, at_s)
         match = _PROMPT.match(begun)
-        if match and match.end() == len(begun) and self._may_be_host(match["host"]):
+        if match is None or not self._may_be_host(match["host"]):
+            return
+        typed = begun[match.end() :].rstrip()
+        if not typed or _TYPED.match(typed):
             if self.stage is not LOGIN:
                 self._prompt.before = self.stage, dict(self.reached), self.hostname
             self._login(match["host"] or self._bsd_host(), begun, at_s)

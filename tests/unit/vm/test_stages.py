@@ -97,6 +97,7 @@ def test_any_bytes_are_taken(chunks: list[bytes]) -> None:
         "web-001 login: ci-info: no authorized SSH keys\r\nci-info: ++++\r\n",
         "web-001 login: \r\n\r\nweb-001 login: ",
         "web-001 login: root\r\nPassword: ",
+        "web-001 login: somebo",
         "web-001 login: root\r\nPassword: \r\nwelcome\r\n# ",
         "we[   12.345678] x\r\nb-001 lo[   13.345678] y\r\ngin: ",
     ],
