@@ -1,7 +1,6 @@
 """``thinvirt reboot``: restart VMs."""
 
 import argparse
-from pathlib import Path
 
 from thinvirt.errors import UsageError
 
@@ -31,12 +30,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Restart, and return the exit status."""
     from thinvirt.cli import power_view
+    from thinvirt.cli.stores import store_of
     from thinvirt.service import power
-    from thinvirt.store import open_store
 
     if not args.timeout >= 0:
         raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
-    store = open_store(Path(args.store) if args.store else None, create=False)
+    store = store_of(args)
     results = power.reboot(
         store,
         store.catalog.find_vms(args.names),

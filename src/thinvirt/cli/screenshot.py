@@ -24,11 +24,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Save the screen, say where, and return the exit status."""
+    from thinvirt.cli.stores import store_of
     from thinvirt.run.screenshot import screenshot, write_file
     from thinvirt.service.launching import folder_of, require_running
-    from thinvirt.store import open_store
 
-    store = open_store(Path(args.store) if args.store else None, create=False)
+    store = store_of(args)
     vm = store.catalog.find_vm(args.name)
     require_running(store, vm)
     image = screenshot(folder_of(store, vm))

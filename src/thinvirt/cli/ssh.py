@@ -1,7 +1,6 @@
 """``thinvirt ssh``: log in to a VM, or run a command in it."""
 
 import argparse
-from pathlib import Path
 
 _EPILOG = """
 The user is the one the template says, else root; the key is the store's own, which every guest is
@@ -35,12 +34,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Become ssh; returns only by an error."""
+    from thinvirt.cli.stores import store_of
     from thinvirt.errors import Conflict
     from thinvirt.run import ssh
     from thinvirt.service.launching import folder_of, require_running, store_key
-    from thinvirt.store import open_store
 
-    store = open_store(Path(args.store) if args.store else None, create=False)
+    store = store_of(args)
     vm = store.catalog.find_vm(args.name)
     state = require_running(store, vm)
     if state.ssh_port is None:

@@ -1,7 +1,6 @@
 """``thinvirt start``: start VMs, and wait for them if asked."""
 
 import argparse
-from pathlib import Path
 
 from thinvirt.errors import UsageError
 
@@ -45,14 +44,14 @@ def run(args: argparse.Namespace) -> int:
     """Start, perhaps wait, and return the exit status."""
     from thinvirt.cli import power_view
     from thinvirt.cli.output import note
+    from thinvirt.cli.stores import store_of
     from thinvirt.service import power
-    from thinvirt.store import open_store
 
     if args.parallel is not None and args.parallel < 1:
         raise UsageError(f"--parallel {args.parallel} is not possible", hint="1 or more")
     if not args.timeout >= 0:
         raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
-    store = open_store(Path(args.store) if args.store else None, create=False)
+    store = store_of(args)
     vms = store.catalog.find_vms(args.names)
     silent = args.json or args.quiet
     results = power.start(
