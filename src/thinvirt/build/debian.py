@@ -145,7 +145,7 @@ def build_debian(
         ProgramFailed: another program failed.
     """
     progress = progress or Silent()
-    _check_names(extra_packages)
+    check_names(extra_packages)
     _check_space(work)
     debs = fetch(cache, extra_packages, progress=progress)
     digest = inputs_digest(debs, extra_packages)
@@ -191,11 +191,16 @@ def _facts(versions: dict[str, str], extra_packages: Sequence[str]) -> dict[str,
     }
 
 
-def _check_names(extra_packages: Sequence[str]) -> None:
+def check_names(extra_packages: Sequence[str]) -> None:
+    """Refuse what is not the plain name of a Debian package.
+
+    Raises:
+        UsageError: a name is none; apt would take patterns and removals (`name-`) as well.
+    """
     import re
 
     for name in extra_packages:
-        # Debian policy 5.6.1; apt would take patterns and removals (`name-`) here too.
+        # Debian policy 5.6.1
         if not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*[a-z0-9.+]", name):
             raise UsageError(
                 f"'{name}' is not the name of a Debian package",

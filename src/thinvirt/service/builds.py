@@ -62,12 +62,21 @@ class Built:
     was_there: bool  # the store had the same image under this name already
 
 
-def guest(name: str) -> Guest:
+def guest(name: str, extra_packages: Sequence[str] = ()) -> Guest:
     """Return the guest called `name`; only its own builder is loaded.
 
+    Args:
+        name: "tiny" or "debian".
+        extra_packages: Debian packages to install besides; only `debian` can.
+
     Raises:
-        UsageError: there is none.
+        UsageError: there is none, or it takes no more packages, or they are no package names.
     """
+    if extra_packages and name == "tiny":
+        raise UsageError(
+            "the guest 'tiny' has no package manager and takes no more packages",
+            hint="thinvirt template build debian --package …",
+        )
     if name == "tiny":
         from thinvirt.build import tiny
 
@@ -83,13 +92,15 @@ def guest(name: str) -> Guest:
     if name == "debian":
         from thinvirt.build import debian
 
+        debian.check_names(extra_packages)
         return Guest(
-            name,
+            # Beside the plain image in the cache, not in its place.
+            f"{name}+packages" if extra_packages else name,
             "Debian 12 with systemd, cloud-init, OpenSSH and the guest agent",
-            lambda cache, progress: debian.fetch(cache, progress=progress),
-            debian.inputs_digest,
+            lambda cache, progress: debian.fetch(cache, extra_packages, progress=progress),
+            lambda debs: debian.inputs_digest(debs, extra_packages),
             lambda target, work, cache, progress: debian.build_debian(
-                target, work=work, cache=cache, progress=progress
+                target, work=work, cache=cache, extra_packages=extra_packages, progress=progress
             ),
         )
     raise UsageError(f"there is no guest '{name}' to build", hint=f"one of {', '.join(GUESTS)}")
@@ -104,7 +115,11 @@ def package_cache(*, mirror: str | None = None, refresh: bool = False) -> Packag
 
 
 def fetch_packages(
-    names: Sequence[str], cache: PackageCache, *, progress: Progress = _SILENT
+    names: Sequence[str],
+    cache: PackageCache,
+    *,
+    extra_packages: Sequence[str] = (),
+    progress: Progress = _SILENT,
 ) -> dict[str, list[Deb]]:
     """Fetch what the named guests are made of, so that building them needs no network.
 
@@ -112,8 +127,8 @@ def fetch_packages(
         UsageError: no such guest.
         TemporaryFailure: packages are not cached and the archive cannot be reached.
     """
-    guests = [guest(name) for name in names]
-    return {each.name: each.fetch(cache, progress) for each in guests}
+    guests = {name: guest(name, extra_packages) for name in names}
+    return {name: each.fetch(cache, progress) for name, each in guests.items()}
 
 
 def build_image(
@@ -121,6 +136,7 @@ def build_image(
     cache: PackageCache,
     *,
     images: Path | None = None,
+    extra_packages: Sequence[str] = (),
     rebuild: bool = False,
     progress: Progress = _SILENT,
 ) -> Image:
@@ -130,6 +146,7 @@ def build_image(
         name: the guest.
         cache: where its packages are and come from.
         images: the directory of built images; None: this user's.
+        extra_packages: Debian packages to install besides.
         rebuild: build it even so.
         progress: told of the steps.
 
@@ -139,7 +156,8 @@ def build_image(
         TemporaryFailure: packages are not cached and the archive cannot be reached.
         NoSpace: the file system is full; nothing half made is left in the cache.
     """
-    what = guest(name)
+    what = guest(name, extra_packages)
+    name = what.name
     folder = images or cache_home() / "images"
     with _space_explained(folder), _locked(folder, name, progress):
         digest = what.inputs_digest(what.fetch(cache, progress))
@@ -162,6 +180,7 @@ def build_template(
     *,
     cache: PackageCache,
     name: str | None = None,
+    extra_packages: Sequence[str] = (),
     rebuild: bool = False,
     progress: Progress = _SILENT,
 ) -> Built:
@@ -172,6 +191,7 @@ def build_template(
         guest_name: "tiny" or "debian".
         cache: where its packages are and come from.
         name: what the template is called; None: as the guest.
+        extra_packages: Debian packages to install besides.
         rebuild: build the image even if one of the same inputs is cached.
         progress: told of the steps.
 
@@ -184,7 +204,9 @@ def build_template(
 
     chosen = check_template_name(name or guest_name)
     store.require_writable()
-    image = build_image(guest_name, cache, rebuild=rebuild, progress=progress)
+    image = build_image(
+        guest_name, cache, extra_packages=extra_packages, rebuild=rebuild, progress=progress
+    )
     known = store.catalog.template_by_digest(chosen, image.sha256)
     if known is not None and store.template_image(known).exists():
         return Built(known, image, was_there=True)

@@ -18,7 +18,7 @@ guests:
 
 examples:
   thinvirt template build tiny
-  thinvirt template build debian --name web-base
+  thinvirt template build debian --name web-base --package nginx --package python3
   thinvirt template build --fetch-only tiny debian
 
 Packages and built images are kept in ~/.cache/thinvirt ($XDG_CACHE_HOME): the second build of
@@ -32,6 +32,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("guests", metavar="GUEST", nargs="+", help="tiny or debian")
     parser.add_argument("--name", metavar="NAME", help="what to call the template (default: GUEST)")
+    parser.add_argument(
+        "--package", action="append", default=[], metavar="NAME", dest="packages",
+        help="a Debian package to install besides; may be repeated (debian)",
+    )  # fmt: skip
     parser.add_argument(
         "--fetch-only", action="store_true", help="only fetch the packages, for builds without net"
     )
@@ -60,7 +64,7 @@ def _fetch(args: argparse.Namespace) -> int:
 
     cache = package_cache(mirror=args.mirror, refresh=args.refresh)
     with progress(quiet=args.quiet or args.json) as bar:
-        fetched = fetch_packages(args.guests, cache, progress=bar)
+        fetched = fetch_packages(args.guests, cache, extra_packages=args.packages, progress=bar)
     sizes = {name: sum(deb.path.stat().st_size for deb in debs) for name, debs in fetched.items()}
     if args.json:
         print_json(
@@ -80,7 +84,7 @@ def _build(args: argparse.Namespace) -> int:
     from thinvirt.service.builds import build_template, guest, package_cache
 
     for name in args.guests:
-        guest(name)  # complain before anything is built
+        guest(name, args.packages)  # complain before anything is built
     cache = package_cache(mirror=args.mirror, refresh=args.refresh)
     rows: list[dict[str, object]] = []
     store = store_of(args, create=True)
@@ -89,7 +93,13 @@ def _build(args: argparse.Namespace) -> int:
             began = time.monotonic()
             with progress(quiet=args.quiet or args.json) as bar:
                 built = build_template(
-                    store, name, cache=cache, name=args.name, rebuild=args.rebuild, progress=bar
+                    store,
+                    name,
+                    cache=cache,
+                    name=args.name,
+                    extra_packages=args.packages,
+                    rebuild=args.rebuild,
+                    progress=bar,
                 )
             if not args.json:
                 print(_sentence(built, time.monotonic() - began))
