@@ -122,7 +122,7 @@ INIT: Final = Stage(
         r"^(?:Alpine Init|info: initramfs: |info: copying initramfs)",
         r"^=== (?:system information|cirros:)",
         r"^Starting (?:syslogd|klogd|acpid|logging)",
-        r"^init: ",
+        r"^(?:thinvirt-tiny: )?init\b",
     ),
 )
 CLOUD_INIT: Final = Stage(
@@ -139,7 +139,7 @@ CLOUD_INIT: Final = Stage(
         r"^checking http://169\.254\.169\.254/",
         r"^failed \d+/\d+: up [\d.]+\. request failed",
         r"^=== datasource: ",
-        r"^(?:\[ *\d+\.\d+\] )?(?:tiny-)?(?:cloud|seed)(?:-init)?: ",
+        r"^thinvirt-tiny: (?:seed|user-data)\b",
     ),
 )
 NETWORK: Final = Stage(
@@ -157,7 +157,7 @@ NETWORK: Final = Stage(
         r"^Starting network",
         r"^=== network info",
         r"Starting (?:dropbear|sshd|OpenSSH|OpenBSD Secure Shell)|^Starting .*\bssh server",
-        r"^(?:\[ *\d+\.\d+\] )?network: ",
+        r"^thinvirt-tiny: network\b",
     ),
 )
 LOGIN: Final = Stage("login", "login", 5, "somebody to log in: the guest is up")
