@@ -69,7 +69,7 @@ def create_batch(
         with explained(store.layout.home):
             folder = store.layout.batch(batch_id)
             _make_folder(folder)
-            files = [store.layout.overlay(batch_id, name).name for name in names]
+            files = [store.layout.overlay_name(name) for name in names]
             create_overlays(folder, files, options, durable=True, progress=progress or Silent())
             sync_directory(store.layout.disks)
         _commit(store, batch_id, names, owner)

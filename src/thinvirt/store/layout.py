@@ -88,7 +88,12 @@ class Layout:
 
     def overlay(self, batch_id: int, vm_name: str) -> Path:
         """The overlay of one VM."""
-        return self.batch(batch_id) / f"{vm_name}.qcow2"
+        return self.batch(batch_id) / self.overlay_name(vm_name)
+
+    @staticmethod
+    def overlay_name(vm_name: str) -> str:
+        """The name of a VM's overlay in its batch's folder."""
+        return f"{vm_name}.qcow2"
 
     def backing_name(self, digest: str, image_format: str) -> str:
         """The backing file's name in an overlay: relative, so that the store can be moved."""
