@@ -24,8 +24,8 @@ ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 # What the installation leaves: logs, lists, caches, backups, the repository it came from.
 rm -f "$root/etc/apt/sources.list"
 find "$root/var/log" -type f -delete
-find "$root/var/cache" -type f -delete
+find "$root/var/cache/apt" "$root/var/cache/ldconfig" -type f -delete
 rm -rf "$root"/var/lib/apt/lists/* "$root"/tmp/* "$root"/var/tmp/* "$root"/var/lib/cloud
-find "$root/var/lib/dpkg" "$root/etc" "$root/var/cache/debconf" \
-    \( -name '*-old' -o -name '*.dpkg-dist' -o -name 'passwd-' -o -name 'group-' \
-    -o -name 'shadow-' -o -name 'gshadow-' -o -name 'subuid-' -o -name 'subgid-' \) -delete
+find "$root/var/lib/dpkg" "$root/var/cache/debconf" -name '*-old' -delete
+rm -f "$root"/etc/passwd- "$root"/etc/group- "$root"/etc/shadow- "$root"/etc/gshadow- \
+    "$root"/etc/subuid- "$root"/etc/subgid-
