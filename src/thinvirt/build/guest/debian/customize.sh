@@ -21,11 +21,13 @@ echo localhost >"$root/etc/hostname"
 printf '127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
 ln -sf ../run/systemd/resolve/stub-resolv.conf "$root/etc/resolv.conf"
 
-# What the installation leaves: logs, lists, caches, backups, the repository it came from.
+# What the installation leaves: logs, backups, the repository it came from. /tmp and what belongs to
+# apt stay: mmdebstrap keeps its configuration there, without which the apt that it runs next would
+# work on this host's own files; it then empties both itself.
 rm -f "$root/etc/apt/sources.list"
 find "$root/var/log" -type f -delete
-find "$root/var/cache/apt" "$root/var/cache/ldconfig" -type f -delete
-rm -rf "$root"/var/lib/apt/lists/* "$root"/tmp/* "$root"/var/tmp/* "$root"/var/lib/cloud
+find "$root/var/cache/ldconfig" -type f -delete
+rm -rf "$root"/var/tmp/* "$root/var/lib/cloud"
 find "$root/var/lib/dpkg" "$root/var/cache/debconf" -name '*-old' -delete
 rm -f "$root"/etc/passwd- "$root"/etc/group- "$root"/etc/shadow- "$root"/etc/gshadow- \
     "$root"/etc/subuid- "$root"/etc/subgid-
