@@ -24,6 +24,17 @@ BOOT_TIMEOUT_S = 150  # generous: the machine may be busy with other tests
 MAC = "52:54:00:12:34:56"
 LAN_MAC = "52:54:00:12:34:57"
 
+# The part of cloud-config that `tiny` reads, in JSON.
+CLOUD_CONFIG = "#cloud-config\n" + json.dumps(
+    {
+        "hostname": "on-%s",
+        "write_files": [
+            {"path": "/srv/a/b", "content": "it's \\o/ fine\n", "permissions": "0600"},
+        ],
+        "runcmd": ["cat /srv/a/b", ["stat", "-c", "%%a", "/srv/a/b"], ["echo", "two  $words"]],
+    }
+)
+
 # Disk and CD on each bus: QEMU's options for a machine without defaults.
 BUSES = {
     "ide": ("pc", ["ide-hd,drive=disk,bus=ide.0"], "ide-cd,drive=seed,bus=ide.1"),
@@ -127,10 +138,14 @@ def ssh(folder: Path, port: int, *command: str, options: Sequence[str] = ()) -> 
 
 @pytest.mark.parametrize("bus", ["ide", "sata", "scsi"])
 def test_reaches_its_login_from_every_bus(tmp_path: Path, tiny_image: Path, bus: str) -> None:
-    write_seed(tmp_path, f"on-{bus}")
+    write_seed(tmp_path, "from-seed", user_data=CLOUD_CONFIG % bus)
     with machine(tmp_path, overlay(tmp_path, tiny_image), bus) as guest:
         guest.wait_for(rf"on-{bus} login: ")
         assert "thinvirt-tiny: network 10.0.2.15" in guest.console()
+        guest.wait_for("user-data finished")
+        assert (
+            "user-data: it's \\o/ fine\nuser-data: 600\nuser-data: two  $words" in guest.console()
+        )
 
 
 def test_keeps_every_promise_on_virtio(tmp_path: Path, tiny_image: Path) -> None:

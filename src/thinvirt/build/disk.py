@@ -16,6 +16,8 @@ from thinvirt.units import MIB, SECTOR
 
 FIXED_TIME = 1_700_000_000  # seconds since 1970: the time stamp of everything in an image
 
+_FAT_TIME = struct.pack("<HH", 0, (43 << 9) | (11 << 5) | 14)  # 2023-11-14, the day of the above
+
 _SYSLINUX_MBR = (Path("/usr/lib/syslinux/mbr/mbr.bin"), Path("/usr/lib/SYSLINUX/mbr.bin"))
 
 
@@ -92,7 +94,28 @@ def make_fat_boot(
         os.utime(source, (FIXED_TIME, FIXED_TIME))
         run_program("mcopy", "-m", "-i", image, source, f"::{name}", cwd=folder)
     run_program("syslinux", "--install", image, cwd=folder)
+    _fix_times(path)
     return size_bytes // SECTOR
+
+
+def _fix_times(path: Path) -> None:
+    """Give every file in a FAT16 root directory the same times: syslinux writes some by the clock.
+
+    Microsoft's "FAT: General Overview of On-Disk Format" 1.03 names the fields.
+    """
+    with path.open("r+b") as image:
+        boot_sector = image.read(SECTOR)
+        reserved, tables, entries = struct.unpack_from("<HBH", boot_sector, 14)
+        (table_sectors,) = struct.unpack_from("<H", boot_sector, 22)
+        image.seek((reserved + tables * table_sectors) * SECTOR)
+        directory = bytearray(image.read(entries * 32))
+        for at in range(0, len(directory), 32):
+            attributes = directory[at + 11]
+            if directory[at] not in (0, 0xE5) and attributes != 0x0F:  # a part of a long name
+                directory[at + 13 : at + 20] = bytes(7)  # created, last accessed: not known
+                directory[at + 22 : at + 26] = _FAT_TIME
+        image.seek(-len(directory), 1)
+        image.write(directory)
 
 
 def make_ext4(path: Path, tree: Path, *, size_bytes: int, label: str, uuid: str) -> None:
