@@ -264,7 +264,10 @@ def _install(
     log = work / "mmdebstrap.log"
     step = "starting"
     try:
-        for line in follow_as_owner(way, *command, log=log, env={"TMPDIR": str(work)}):
+        lines = follow_as_owner(
+            way, *command, writable=work, log=log, env={"TMPDIR": str(work), "HOME": str(work)}
+        )
+        for line in lines:
             for beginning, title in _STEPS.items():
                 if line.startswith(f"I: {beginning}"):
                     step = title

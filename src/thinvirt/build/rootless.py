@@ -32,6 +32,10 @@ _USER_NAMESPACE = (*_NAMESPACE, "--user", "--map-root-user", "--map-auto")
 # Proof that one may mount and give files to other users: `_apt`, `nobody`, group `ssh`.
 _PROBE = 'mount -t tmpfs none "$1" && : >"$1/f" && chown 42:65534 "$1/f"'
 
+# Root could harm the host by a mistake in what it runs; here it can only write below "$1". Mounts
+# below / keep their own modes: /dev and /run are needed, and nothing of a build goes there.
+_SEAL = 'mount --bind "$1" "$1" && mount -o remount,bind,ro / && cd "$1" && shift && exec "$@"'
+
 
 class Way(Enum):
     """How to be root of a tree."""
@@ -92,13 +96,18 @@ def remove_tree(way: Way, tree: Path) -> None:
 
 
 def follow_as_owner(
-    way: Way, *command: str | Path, log: Path, env: Mapping[str, str] | None = None
+    way: Way,
+    *command: str | Path,
+    writable: Path,
+    log: Path,
+    env: Mapping[str, str] | None = None,
 ) -> Iterator[str]:
     """Run a program as (apparent) root of the tree, yielding each line it prints, on either stream.
 
     Args:
         way: how; `Way.PRETENCE` leaves it to the program itself.
         command: the program and its arguments.
+        writable: where it works; as root it can write nowhere else on that file system.
         log: where the lines are kept too.
         env: variables to add to the environment.
 
@@ -109,6 +118,8 @@ def follow_as_owner(
 
     inner = [find_program(str(command[0])), *map(str, command[1:])]
     prefix = _DIE_WITH_US if way is Way.PRETENCE else way.prefix
+    if way is Way.ROOT:
+        prefix = (*prefix, "sh", "-c", _SEAL, "sh", str(writable))
     with log.open("w") as record:
         process = subprocess.Popen(
             [find_program(prefix[0]), *prefix[1:], *inner],

@@ -43,7 +43,9 @@ def test_removes_what_others_own(tmp_path: Path, way: Way) -> None:
 
 def test_lines_come_from_both_streams_and_are_kept(tmp_path: Path, way: Way) -> None:
     log = tmp_path / "log"
-    lines = follow_as_owner(way, "sh", "-c", "echo one; echo two >&2; umask", log=log)
+    lines = follow_as_owner(
+        way, "sh", "-c", "echo one; echo two >&2; umask", writable=tmp_path, log=log
+    )
     assert list(lines) == ["one", "two", "0022"]
     assert log.read_text() == "one\ntwo\n0022\n"
 
@@ -52,7 +54,12 @@ def test_failure_carries_what_was_said(tmp_path: Path, way: Way) -> None:
     with pytest.raises(ProgramFailed, match="status 3: E: no") as caught:
         list(
             follow_as_owner(
-                way, "sh", "-c", "echo I: begun; echo E: no; exit 3", log=tmp_path / "log"
+                way,
+                "sh",
+                "-c",
+                "echo I: begun; echo E: no; exit 3",
+                writable=tmp_path,
+                log=tmp_path / "log",
             )
         )
     assert "I: begun" in caught.value.output
@@ -62,7 +69,7 @@ def test_who_stops_listening_leaves_nothing_running(tmp_path: Path, way: Way) ->
     """As Ctrl-C in the middle of a build: what the program started ends too."""
     marker = f"31.41{os.getpid()}"
     lines = follow_as_owner(
-        way, "sh", "-c", f"sleep {marker} & echo on; wait", log=tmp_path / "log"
+        way, "sh", "-c", f"sleep {marker} & echo on; wait", writable=tmp_path, log=tmp_path / "log"
     )
     assert next(lines) == "on"
     lines.close()  # type: ignore[attr-defined]
@@ -75,3 +82,16 @@ def test_who_stops_listening_leaves_nothing_running(tmp_path: Path, way: Way) ->
 def _running(words: str) -> bool:
     listing = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True)
     return any(words in line and not line.startswith("Z") for line in listing.stdout.splitlines())
+
+
+def test_only_its_folder_can_be_written(tmp_path: Path, way: Way) -> None:
+    """A build must not change the host, whatever is wrong in it and whoever runs it."""
+    work, outside = tmp_path / "work", tmp_path / "outside"
+    work.mkdir()
+    script = f"touch {work}/here /var/lib/apt/there {outside} 2>/dev/null; cat /dev/null; echo done"
+    lines = list(follow_as_owner(way, "sh", "-c", script, writable=work, log=tmp_path / "log"))
+    assert lines[-1] == "done"
+    assert (work / "here").exists()
+    assert not Path("/var/lib/apt/there").exists()
+    if way is Way.ROOT:
+        assert not outside.exists()
