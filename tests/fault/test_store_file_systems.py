@@ -40,6 +40,8 @@ def in_small_file_system(tmp_path: Path, script: str, *, size: str, inodes: int 
     )
     if result.returncode == 99:
         pytest.skip("tmpfs cannot be mounted here")
+    if result.returncode == 98:
+        pytest.skip("vfat cannot be mounted here: no loop devices, or a kernel without it")
     print(result.stderr)
     return result.stdout.splitlines()
 
@@ -148,7 +150,7 @@ def test_a_file_system_that_does_not_bear_a_store(tmp_path: Path) -> None:
         tmp_path,
         """
         truncate -s 32M "$STORE/fat" && /sbin/mkfs.vfat "$STORE/fat" >/dev/null || exit 99
-        mkdir "$STORE/mnt" && mount -o loop "$STORE/fat" "$STORE/mnt" 2>/dev/null || exit 99
+        mkdir "$STORE/mnt" && mount -o loop "$STORE/fat" "$STORE/mnt" 2>/dev/null || exit 98
         THINVIRT_HOME=$STORE/mnt/store
         try template import "$IMAGE" 2>&1
         find "$STORE/mnt" -type f

@@ -116,7 +116,10 @@ def remove_folder(folder: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        for name in os.listdir(fd):  # noqa: PTH208 (relative to the folder that was opened)
+        with os.scandir(fd) as entries:
+            # In the order of their inodes: neighbours lie in the same blocks of the inode tables.
+            names = [entry.name for entry in sorted(entries, key=os.DirEntry.inode)]
+        for name in names:
             try:
                 os.unlink(name, dir_fd=fd)
             except FileNotFoundError:

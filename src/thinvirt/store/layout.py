@@ -126,6 +126,12 @@ class Layout:
         """The lock a command holds while it changes one VM."""
         return self.locks / f"vm-{vm_id}.lock"
 
+    @staticmethod
+    def locked_vm(file_name: str) -> int | None:
+        """The VM whose lock a file of `locks` is, by number; None for another lock."""
+        number = file_name.removeprefix("vm-").removesuffix(".lock")
+        return int(number) if file_name.startswith("vm-") and number.isdecimal() else None
+
     def maker_lock(self, maker: str) -> Path:
         """The lock a command holds while it makes or removes something in several steps."""
         return self.locks / f"maker-{maker}.lock"

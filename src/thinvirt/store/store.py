@@ -105,13 +105,15 @@ class Store:
             Busy: a process holds one of them; the message names it.
         """
         with explained(self.layout.home), self._removal_lock(shared=False):
-            held = {entry.name for entry in os.scandir(self.layout.locks)}
+            with os.scandir(self.layout.locks) as entries:
+                locked = {self.layout.locked_vm(entry.name) for entry in entries}
             for vm in vms:
+                if vm.id not in locked:
+                    continue
                 path = self.layout.vm_lock(vm.id)
-                if path.name in held:
-                    if is_held(path):
-                        raise busy(f"VM '{vm.name}'", path)
-                    path.unlink(missing_ok=True)  # left by a killed command
+                if is_held(path):
+                    raise busy(f"VM '{vm.name}'", path)
+                path.unlink(missing_ok=True)  # left by a killed command
             yield
 
     def templates_lock(self) -> Lock:
