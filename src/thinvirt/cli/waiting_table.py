@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from thinvirt.cli.waiting_view import state_text
 from thinvirt.service.waiting import Until, WaitResult
 from thinvirt.units import format_duration
 
@@ -50,7 +49,7 @@ class LiveTable:
             elapsed = result.elapsed_s + (0.0 if done else time.monotonic() - seen_at)
             style = "green" if result.reached else "red" if result.reason else ""
             table.add_row(
-                Text(result.name), Text(state_text(result), style=style), format_duration(elapsed)
+                Text(result.name), Text(result.state_text, style=style), format_duration(elapsed)
             )
         there = sum(result.reached for result, _ in known)
         counted = Text(f"{there} of {len(self._names)} at {self._until}", style="bold")

@@ -111,13 +111,6 @@ def percentile(ordered: Sequence[float], percent: int) -> float:
     return ordered[max(0, -(-len(ordered) * percent // 100) - 1)]
 
 
-def state_text(result: WaitResult) -> str:
-    """Return where a VM stands, in a few words."""
-    if result.reached:
-        return {"login": "login", "ssh": "SSH answers", "agent": "agent answers"}[result.until]
-    return result.reason or result.stage_title
-
-
 class _Lines:
     """A line for every change: for logs."""
 
@@ -125,7 +118,7 @@ class _Lines:
         self._told: dict[str, str] = {}
 
     def update(self, result: WaitResult) -> None:
-        text = state_text(result)
+        text = result.state_text
         if self._told.get(result.name) != text:
             self._told[result.name] = text
             note(f"{result.name}: {text} ({format_duration(result.elapsed_s)})")

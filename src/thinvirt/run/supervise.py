@@ -187,7 +187,8 @@ def continue_lean(
     """Replace this process by a bare one that goes on supervising.
 
     Same process id, hence the same parent to QEMU. Signals that arrive meanwhile stay pending; one
-    that arrived before has been heard, and then this returns, with `supervisor.stopping` set.
+    that arrived before has been heard, and then this returns, with `supervisor.stopping` set. It
+    returns also if there is nothing to execute any more; the caller supervises on.
 
     Args:
         supervisor: what is in charge now.
@@ -207,14 +208,15 @@ def continue_lean(
     sys.stdout.flush()
     sys.stderr.flush()
     path = os.pathsep.join(str(Path(folder).absolute()) for folder in sys.path if folder)
-    os.execv(  # noqa: S606 - no shell, and the interpreter is the one that runs now
-        sys.executable,
-        [
-            *(sys.executable, "-I", "-S", "-B", str(Path(__file__).absolute())),
-            *(path, str(supervisor.pid), supervisor._qmp_socket),
-            *(str(supervisor._stop_timeout_s), supervisor._notify, finish, *arguments),
-        ],
-    )
+    words = [
+        *(sys.executable, "-I", "-S", "-B", str(Path(__file__).absolute())),
+        *(path, str(supervisor.pid), supervisor._qmp_socket),
+        *(str(supervisor._stop_timeout_s), supervisor._notify, finish, *arguments),
+    ]
+    try:
+        os.execv(sys.executable, words)  # noqa: S606 - no shell, and the interpreter that runs now
+    except OSError:  # the interpreter was replaced or removed while it ran: go on as we are
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def _main() -> int:
@@ -225,9 +227,12 @@ def _main() -> int:
     from importlib import import_module
 
     module, _, function = finish.partition(":")
-    status: int = getattr(import_module(module), function)(
-        supervisor.outcome, supervisor.wait_status, arguments
-    )
+    try:
+        last_step = getattr(import_module(module), function)
+    except (ImportError, AttributeError) as error:  # upgraded or removed while the VM ran
+        sys.stderr.write(f"thinvirt: {error}; the next command clears up\n")
+        return 0 if supervisor.outcome in (POWERED_OFF, QUIT) else 1
+    status: int = last_step(supervisor.outcome, supervisor.wait_status, arguments)
     return status
 
 

@@ -129,12 +129,12 @@ class GuestWatch:
             serial = self._tails[Source.SERIAL].read()
             firmware = self._tails[Source.FIRMWARE].read()
         pieces = [(firmware, Source.FIRMWARE), (serial, Source.SERIAL)]
-        if not self._caught_up:
-            # What was printed before the first look: its time is known only by the file's.
+        if not self._caught_up:  # printed before the first look: only the files tell the order
             pieces.sort(key=lambda piece: piece[0][1])
         now = time.time()
         for (data, written_at, _), source in pieces:
-            at = now if self._caught_up else min(now, written_at or now)
+            # The file knows better than we when it was written, even of what we see at once.
+            at = min(now, written_at or now)
             self.boot.feed(data, max(0.0, at - self.started_at), source)
         self._caught_up = all(len(data) < READ_AT_ONCE for (data, _, _), _ in pieces)
 
