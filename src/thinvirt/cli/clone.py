@@ -151,7 +151,8 @@ def _start(
             facts[outcome.name] |= outcome.to_facts()
         require_reached(waited)
     elif not quiet:
-        note(f"started; thinvirt wait '{args.name}*' tells when they are at their login")
+        which = vms[0].name if len(vms) == 1 else f"'{args.name}-*'"
+        note(f"started; thinvirt wait {which} tells when they are at their login")
     return facts
 
 
