@@ -16,6 +16,7 @@ from thinvirt.run import sockets
 
 _SENTINEL = b"\xff"
 _CHUNK = 65536
+_COMPLAINT_S = 1.0
 
 
 class AgentRefused(QemuFailed):
@@ -39,7 +40,8 @@ def ask(
         command: such as ``guest-shutdown``.
         arguments: its arguments.
         timeout_s: for everything together; no agent and a busy one look the same.
-        answers: False for commands that say nothing if they succeed (``guest-shutdown``).
+        answers: False for commands that say nothing if they succeed (``guest-shutdown``); a
+            complaint is waited for a second.
 
     Raises:
         Timeout: nobody answers in the guest.
@@ -64,9 +66,14 @@ def ask(
         if arguments:
             request["arguments"] = dict(arguments)
         client.sendall(json.dumps(request).encode() + b"\n")
-        if not answers:
+        try:
+            line, _ = _line(
+                client, received, deadline if answers else time.monotonic() + _COMPLAINT_S
+            )
+        except (Timeout, QemuFailed):
+            if answers:
+                raise
             return None
-        line, _ = _line(client, received, deadline)
     answer = json.loads(line)
     if "error" in answer:
         raise AgentRefused(f"the guest's agent refused {command}: {answer['error'].get('desc')}")

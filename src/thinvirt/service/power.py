@@ -26,6 +26,7 @@ STOP_TIMEOUT_S = 60.0
 REBOOT_TIMEOUT_S = 60.0
 QUIT_TIMEOUT_S = 10.0
 ACPI_REPEAT_S = 3.0
+AGENT_PATIENCE_S = 20.0  # an agent may take the order and its guest have no way to obey
 STOP_AT_ONCE = 200  # two descriptors each, and a process may have 1024
 _LOCK_WAIT_S = 5.0
 _LOOK_S = 0.05
@@ -248,7 +249,7 @@ class _Stopping:
         after = f" after {self.elapsed_s:.0f} s" if self.asked_at else ""
         if force == "kill":
             qemu.kill(self.state)
-            qemu.clean_dead(self.folder)
+            qemu.bury(self.folder)
             return "killed"
         if qemu.quit_now(self.folder, self.state, timeout_s=QUIT_TIMEOUT_S):
             return f"ended by force{after}"
@@ -298,7 +299,7 @@ def _stop_gently(pending: list[_Stopping], timeout_s: float) -> Iterator[tuple[V
         left = []
         for stopping in pending:
             if _has_ended(stopping):
-                qemu.clean_dead(stopping.folder)
+                qemu.bury(stopping.folder)
                 yield stopping.vm, _stopped(stopping, "powered off")
             else:
                 left.append(stopping)
@@ -381,21 +382,38 @@ def _reboot_one(store: Store, vm: Vm, timeout_s: float, *, hard: bool) -> str:
         if hard:
             qmp.execute("system_reset")
             return "reset"
-        asked = _ask_to_reboot(folder, qmp)
+        return _persuade(folder, qmp, timeout_s)
+
+
+def _persuade(folder: VmFolder, qmp: QmpClient, timeout_s: float) -> str:
+    """Have the guest restart, by ever ruder means; return how, in words."""
+    deadline = time.monotonic() + timeout_s
+    for how, ask, patience_s in (
+        ("its agent", _ask_agent, min(AGENT_PATIENCE_S, timeout_s / 2)),
+        ("Ctrl-Alt-Delete", _press_keys, timeout_s),
+    ):
+        if not ask(folder, qmp):
+            continue
         try:
-            qmp.wait_event("RESET", timeout_s=timeout_s)
+            qmp.wait_event(
+                "RESET", timeout_s=max(0.0, min(patience_s, deadline - time.monotonic()))
+            )
         except Timeout:
-            qmp.execute("system_reset")
-            return f"reset by force: the guest did not restart within {timeout_s:g} s"
-    return f"restarted by {asked}"
+            continue
+        return f"restarted by {how}"
+    qmp.execute("system_reset")
+    return f"reset by force: the guest did not restart within {timeout_s:g} s"
 
 
-def _ask_to_reboot(folder: VmFolder, qmp: QmpClient) -> str:
-    """Ask the guest to restart; return who was asked."""
+def _ask_agent(folder: VmFolder, _: QmpClient) -> bool:
     try:
         agent.ask(folder.agent_socket, "guest-shutdown", {"mode": "reboot"}, answers=False)
     except (Timeout, QemuFailed):
-        keys = [{"type": "qcode", "data": code} for code in ("ctrl", "alt", "delete")]
-        qmp.execute("send-key", {"keys": keys})
-        return "Ctrl-Alt-Delete"
-    return "its agent"
+        return False
+    return True
+
+
+def _press_keys(_: VmFolder, qmp: QmpClient) -> bool:
+    keys = [{"type": "qcode", "data": code} for code in ("ctrl", "alt", "delete")]
+    qmp.execute("send-key", {"keys": keys})
+    return True
