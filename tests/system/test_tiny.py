@@ -136,7 +136,7 @@ def ssh(folder: Path, port: int, *command: str, options: Sequence[str] = ()) -> 
     return done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("bus", ["ide", "sata", "scsi"])
+@pytest.mark.parametrize("bus", ["ide", "scsi"])
 def test_reaches_its_login_from_every_bus(tmp_path: Path, tiny_image: Path, bus: str) -> None:
     write_seed(tmp_path, "from-seed", user_data=CLOUD_CONFIG % bus)
     with machine(tmp_path, overlay(tmp_path, tiny_image), bus) as guest:
@@ -146,6 +146,35 @@ def test_reaches_its_login_from_every_bus(tmp_path: Path, tiny_image: Path, bus:
         assert (
             "user-data: it's \\o/ fine\nuser-data: 600\nuser-data: two  $words" in guest.console()
         )
+
+
+def test_takes_a_fixed_address_on_sata(tmp_path: Path, tiny_image: Path) -> None:
+    card = {
+        "match": {"macaddress": MAC.upper()},
+        "addresses": ["10.0.2.99/24"],
+        "routes": [
+            {"to": "10.9.0.0/16", "via": "10.0.2.3"},
+            {"via": "10.0.2.2", "to": "0.0.0.0/0"},
+        ],
+        "nameservers": {"search": ["example.org"], "addresses": ["10.0.2.3"]},
+    }
+    absent = {"match": {"macaddress": LAN_MAC}, "dhcp4": True}
+    files = seed_files(instance_id="i", hostname="fixed", ssh_keys=[], interfaces=[])
+    config = {"network": {"version": 2, "ethernets": {"absent": absent, "first": card}}}
+    script = "#!/bin/sh\nip route\ncat /etc/resolv.conf\n"
+    write_seed_disc(
+        tmp_path / "seed.iso",
+        {**files, "network-config": json.dumps(config), "user-data": script},
+    )
+    with machine(tmp_path, overlay(tmp_path, tiny_image), "sata") as guest:
+        guest.wait_for("fixed login: ")
+        guest.wait_for("user-data finished")
+        said = guest.console()
+    assert "names a card that is not there" in said
+    assert "thinvirt-tiny: network 10.0.2.99\n" in said
+    assert re.search(r"user-data: default via 10\.0\.2\.2 dev eth0", said)
+    assert re.search(r"user-data: 10\.9\.0\.0/16 via 10\.0\.2\.3 dev eth0", said)
+    assert "user-data: search example.org\nuser-data: nameserver 10.0.2.3" in said
 
 
 def test_keeps_every_promise_on_virtio(tmp_path: Path, tiny_image: Path) -> None:
