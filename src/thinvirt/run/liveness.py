@@ -11,6 +11,7 @@ import fcntl
 import json
 import os
 import struct
+import time
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Self
@@ -110,14 +111,30 @@ def hold(run_dir: Path) -> int:
 
 
 def start_ticks(pid: int) -> int | None:
-    """Return when the process began, in ticks since boot; None if it is gone or a zombie."""
+    """Return when the process began, in ticks since boot; None if there is none of this id.
+
+    A zombie counts as there: its first thread may have ended while others are still at work, as in
+    a QEMU that was just killed. Whether the whole process has ended is for its pidfd to say.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field is the program's name in parentheses and may itself hold parentheses.
-    rest = stat.rpartition(")")[2].split()
-    return None if rest[0] in "ZX" else int(rest[19])  # proc(5): state, and field 22
+    return int(stat.rpartition(")")[2].split()[19])  # proc(5), field 22
+
+
+def wait_dead(run_dir: Path, timeout_s: float = 2.0) -> bool:
+    """Wait until the kernel has dropped the liveness lock; return whether it has.
+
+    For a process known to have ended: its files may be closed a moment after its end is told.
+    """
+    deadline = time.monotonic() + timeout_s
+    while is_alive(run_dir):
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.005)
+    return True
 
 
 def open_process(pid: int, ticks: int) -> int | None:

@@ -169,14 +169,20 @@ def wait_end(pid: int, ticks: int, timeout_s: float | None) -> bool:
         os.close(fd)
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return how much processor time a process has used, all its threads together."""
+def wanted_cpu_seconds(pid: int) -> float:
+    """Return how much processor time a process has wanted, all its threads together.
+
+    What it used, and what it waited for while others had the processors: on a busy host a guest
+    that boots gets little, and must not be taken for one that rests.
+    """
+    nanoseconds = 0
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            used, waited, _ = (thread / "schedstat").read_text().split()
+            nanoseconds += int(used) + int(waited)
     except (FileNotFoundError, ProcessLookupError):
-        return 0.0
-    fields = stat.rpartition(")")[2].split()  # from the third field on: proc(5)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        pass  # it, or one of its threads, has just ended
+    return nanoseconds / 1e9
 
 
 def holder_of(path: Path) -> int | None:

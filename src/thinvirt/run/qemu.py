@@ -244,6 +244,12 @@ def clean_dead(folder: VmFolder) -> bool:
     return True
 
 
+def bury(folder: VmFolder) -> None:
+    """Remove the run folder of a VM whose QEMU has just ended, once its lock is gone too."""
+    liveness.wait_dead(folder.run)
+    clean_dead(folder)
+
+
 def quit_now(folder: VmFolder, state: RunState, *, timeout_s: float) -> bool:
     """End a running QEMU at once: by ``quit``, which writes out the disk, then by SIGKILL.
 
@@ -264,7 +270,7 @@ def quit_now(folder: VmFolder, state: RunState, *, timeout_s: float) -> bool:
     gone = wait_end(state.pid, state.start_ticks, max(0.0, deadline - time.monotonic()))
     if not gone:
         kill(state)
-    clean_dead(folder)
+    bury(folder)
     return gone
 
 

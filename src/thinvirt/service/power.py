@@ -175,7 +175,7 @@ class _Guest:
     def _rests(self, now: float) -> bool:
         if now - self.measured_at < REST_WINDOW_S:
             return False
-        used_s = process.cpu_seconds(self.state.pid)
+        used_s = process.wanted_cpu_seconds(self.state.pid)
         share = (used_s - self.cpu_s) / (now - self.measured_at)
         is_first = self.measured_at == 0.0
         self.measured_at, self.cpu_s = now, used_s

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from thinvirt.errors import Busy
-from thinvirt.run import liveness
+from thinvirt.run import liveness, process
 from thinvirt.run.liveness import RunState
 
 
@@ -36,8 +36,10 @@ def test_alive_as_long_as_the_inheritor_lives(tmp_path: Path) -> None:
     while liveness.is_alive(tmp_path) and time.monotonic() < deadline:
         time.sleep(0.01)
     assert not liveness.is_alive(tmp_path)
-    assert liveness.start_ticks(child.pid) is None
+    ticks = liveness.start_ticks(child.pid)
     assert Path(f"/proc/{child.pid}/stat").read_text().split()[2] == "Z"
+    assert ticks is not None
+    assert process.wait_end(child.pid, ticks, 0), "a zombie has ended"
     child.communicate()
 
 
