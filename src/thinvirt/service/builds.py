@@ -162,7 +162,7 @@ def build_image(
     with _space_explained(folder), _locked(folder, name, progress):
         digest = what.inputs_digest(what.fetch(cache, progress))
         path = folder / f"{name}-{digest[:32]}.qcow2"
-        if not rebuild and (known := _recorded(path)) is not None:
+        if not rebuild and (known := recorded(path)) is not None:
             return known
         work = folder / f"work-{name}"
         work.mkdir(exist_ok=True)
@@ -217,7 +217,7 @@ def build_template(
     return Built(taken.template, image, taken.was_there)
 
 
-def _recorded(path: Path) -> Image | None:
+def recorded(path: Path) -> Image | None:
     """Return the cached image at `path` if it is there, whole and described."""
     try:
         entry = json.loads(path.with_suffix(".json").read_text())
