@@ -70,7 +70,8 @@ BOOT_LOADER: Final = Stage(
     "boot-loader",
     "boot loader",
     1,
-    "a key press, a menu's time-out, or files it cannot read from its disk",
+    "a key press, a menu's time-out, or files it cannot read from its disk; or it is past that and "
+    "a kernel with 'quiet' says nothing yet",
     fresh=(
         r"^GRUB loading",
         r"^Welcome to GRUB!",

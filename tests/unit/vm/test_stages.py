@@ -44,6 +44,7 @@ EXPECTED = {
     "openbsd": ("login", "bsd-001.my.domain", "login"),
     "interleaved-prompt": ("login", "web-005", "kernel init login"),
     "reboot-into-panic": ("kernel", None, "firmware kernel"),
+    "debian-quiet": ("login", "deb", "cloud-init login"),
     "tiny": ("login", "web-001", "init cloud-init network login"),
     "not-a-prompt": ("cloud-init", None, "kernel init cloud-init"),
 }
