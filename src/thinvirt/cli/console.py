@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from thinvirt.cli.output import note
 from thinvirt.errors import NotFound, UsageError
-from thinvirt.run.console import DEFAULT_ESCAPE, LINGER_S, parse_escape
 
 if TYPE_CHECKING:
     from thinvirt.run.folder import VmFolder
 
+_ESCAPE, _LINGER_S = "^]", 1.0  # run.console's, which is loaded only to attach
 _EPILOG = """
 On a terminal, the escape character (Ctrl-]) detaches; the VM runs on. Without a terminal, standard
 input goes to the guest and what it says to standard output, for scripts.
@@ -26,9 +26,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help="the VM")
     parser.add_argument(
         "--escape",
-        default=DEFAULT_ESCAPE,
+        default=_ESCAPE,
         metavar="CHAR",
-        help=f"what detaches: a character, or ^ and one ({DEFAULT_ESCAPE})",
+        help=f"what detaches: a character, or ^ and one ({_ESCAPE})",
     )
     parser.add_argument(
         "--force", action="store_true", help="detach whoever is attached to this console"
@@ -36,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--linger",
         type=float,
-        default=LINGER_S,
+        default=_LINGER_S,
         metavar="S",
         help="at the end of piped input, leave after so many seconds of silence (%(default)g)",
     )
@@ -49,6 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Attach or print, and return the exit status."""
+    from thinvirt.run.console import parse_escape
     from thinvirt.run.folder import VmFolder
     from thinvirt.store import open_store
 
