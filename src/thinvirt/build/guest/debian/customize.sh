@@ -15,7 +15,9 @@ mask apt-daily.timer apt-daily-upgrade.timer e2scrub_all.timer e2scrub_reap.serv
 
 # Identity: each instance makes its own.
 rm -f "$root"/etc/ssh/ssh_host_*
+rm -f "$root/etc/machine-id" # read-only, which stops whoever only seems to be root
 : >"$root/etc/machine-id"
+chmod 444 "$root/etc/machine-id"
 rm -f "$root/var/lib/dbus/machine-id" "$root/var/lib/systemd/random-seed"
 echo localhost >"$root/etc/hostname"
 printf '127.0.0.1\tlocalhost\n::1\t\tlocalhost ip6-localhost ip6-loopback\n' >"$root/etc/hosts"
