@@ -49,7 +49,7 @@ def build(home: Path, *arguments: str) -> list[dict[str, Any]]:
         ids = (f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups")
         command = ["unshare", "--net", "setpriv", *ids, *command]
     done = subprocess.run(
-        command, cwd=home, check=True, capture_output=True, text=True,
+        command, cwd=home, check=True, capture_output=True, text=True, umask=0o077,
         env={
             "PATH": "/usr/bin:/bin", "HOME": str(home), "LANG": "C", "TZ": "Asia/Tokyo",
             "XDG_CACHE_HOME": str(home / "cache"), "THINVIRT_HOME": str(home / "the store"),
@@ -66,6 +66,7 @@ def test_an_ordinary_user_builds_the_same_bytes_without_network(
     assert (facts["name"], facts["version"], facts["was_cached"]) == ("tiny", 1, False)
     assert facts["digest"] == sha256_of(tiny_image)
     assert facts["facts"]["login_user"] == "root"
+    assert facts["facts"]["kernel_repacked"]
     images = home / "cache/thinvirt/images"
     assert sorted(path.suffix for path in images.iterdir()) == [".json", ".lock", ".qcow2"]
 

@@ -7,7 +7,6 @@ then an ext4 root file system that grows with the disk. What the guest does on i
 
 import shutil
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 from thinvirt.build.cpio import pack_tree
@@ -83,6 +82,19 @@ _BOOT_START = 2048  # sectors: 1 MiB, as every partitioning tool aligns
 # and the kernel panics. cryptomgr.notests: self-tests of ciphers cost a third of a second.
 COMMAND_LINE = "console=tty0 console=ttyS0,115200 quiet no_timer_check cryptomgr.notests"
 
+# What is known of the guest, JSON-ready; the build adds its kernel.
+FACTS: dict[str, object] = {
+    "os": NAME,
+    "login_user": LOGIN_USER,
+    "min_memory_mib": 96,
+    "memory_mib": 128,
+    "serial_console": True,
+    "agent": True,
+    "buses": ["virtio", "scsi", "sata", "ide"],
+    "firmware": ["bios"],
+    "seed": "nocloud-json",
+}
+
 _SOURCE = Path(__file__).parent
 _GUEST = _SOURCE / "guest" / "tiny"
 
@@ -139,29 +151,16 @@ def build_tiny(
     shutil.rmtree(scratch, ignore_errors=True)  # of a build that was killed
     scratch.mkdir()
     try:
-        version = _build(target.absolute(), scratch.absolute(), debs, progress)
+        known = _build(target.absolute(), scratch.absolute(), debs, progress)
     finally:
         shutil.rmtree(scratch)
-    return BuildResult(target, inputs_digest(debs), facts(version))
+    return BuildResult(target, inputs_digest(debs), {**FACTS, **known})
 
 
-def facts(kernel_version: str) -> dict[str, object]:
-    """Return what is known of the guest, JSON-ready."""
-    return {
-        "os": NAME,
-        "login_user": LOGIN_USER,
-        "min_memory_mib": 96,
-        "memory_mib": 128,
-        "serial_console": True,
-        "agent": True,
-        "buses": ["virtio", "scsi", "sata", "ide"],
-        "firmware": ["bios"],
-        "seed": "nocloud-json",
-        "kernel": kernel_version,
-    }
-
-
-def _build(target: Path, scratch: Path, debs: Sequence[Deb], progress: Progress) -> str:
+def _build(
+    target: Path, scratch: Path, debs: Sequence[Deb], progress: Progress
+) -> dict[str, object]:
+    """Write the image and return the facts about its kernel."""
     *others, kernel_deb = debs
     progress.step("unpacking the packages", len(debs), "packages")
     packages, kernel = scratch / "packages", scratch / "kernel"
@@ -176,7 +175,7 @@ def _build(target: Path, scratch: Path, debs: Sequence[Deb], progress: Progress)
     progress.step("making the guest's file systems")
     boot = scratch / "boot"
     boot.mkdir()
-    _write_kernel(kernel / f"boot/vmlinuz-{version}", boot / "vmlinuz", scratch)
+    repacked = _write_kernel(kernel / f"boot/vmlinuz-{version}", boot / "vmlinuz", scratch)
     _write_initramfs(boot / "initrd", packages, kernel, version, scratch)
     (boot / "syslinux.cfg").write_text(
         f"DEFAULT l\nPROMPT 0\nTIMEOUT 0\nLABEL l\n KERNEL vmlinuz\n INITRD initrd\n"
@@ -187,15 +186,18 @@ def _build(target: Path, scratch: Path, debs: Sequence[Deb], progress: Progress)
 
     progress.step("writing the disk image")
     _write_disk(target, scratch, boot, root)
-    return version
+    return {"kernel": version, "kernel_repacked": repacked}
 
 
-def _write_kernel(source: Path, target: Path, scratch: Path) -> None:
+def _write_kernel(source: Path, target: Path, scratch: Path) -> bool:
+    """Write the kernel, repacked if it can be; one of another form starts too, only later."""
     image = source.read_bytes()
-    # A kernel of a form not known here starts all the same, only later.
-    with suppress(KernelNotUnderstood):
-        image = repack(image, scratch)
-    target.write_bytes(image)
+    try:
+        target.write_bytes(repack(image, scratch))
+    except KernelNotUnderstood:
+        target.write_bytes(image)
+        return False
+    return True
 
 
 def _write_initramfs(
@@ -215,6 +217,7 @@ def _write_initramfs(
     init = tree / "init"
     init.write_text(script.replace("@ROOT_UUID@", ROOT_UUID).replace("@DISK_ID@", disk_id))
     init.chmod(0o755)
+    _set_modes(tree)
     archive = scratch / "initramfs.cpio"
     archive.write_bytes(pack_tree(tree))
     run_program("lz4", "-q", "-f", "-l", "-9", archive, target)  # the kernel reads this format only
@@ -240,9 +243,19 @@ def _make_root(root: Path, packages: Path, kernel: Path, version: str) -> None:
         (root / name).symlink_to(destination)
     _link_applets(root)
     install_modules(MODULES, source=kernel, root=root, version=version)
+    _set_modes(root)
     for folder, mode in (("tmp", 0o1777), ("var/tmp", 0o1777), ("root", 0o700)):
         (root / folder).chmod(mode)
     (root / "etc/shadow").chmod(0o600)
+
+
+def _set_modes(tree: Path) -> None:
+    """Make everything readable and programs executable, whatever the umask of who builds."""
+    for path in tree.rglob("*"):
+        if path.is_symlink():
+            continue
+        executable = path.is_dir() or path.stat().st_mode & 0o100
+        path.chmod(0o755 if executable else 0o644)
 
 
 def _link_applets(root: Path) -> None:
@@ -263,6 +276,7 @@ def _write_disk(target: Path, scratch: Path, boot: Path, root: Path) -> None:
     root_sectors = DISK_SIZE // SECTOR - root_start
     sectors_noted = root / "var/lib/thinvirt/root-sectors"  # `late` compares it with the partition
     sectors_noted.write_text(f"{root_sectors}\n")
+    sectors_noted.chmod(0o644)
     make_ext4(ext4, root, size_bytes=root_sectors * SECTOR, label=ROOT_LABEL, uuid=ROOT_UUID)
     table = (
         Partition(Partition.FAT16_LBA, _BOOT_START, boot_sectors, bootable=True),
