@@ -8,6 +8,7 @@ import os
 import stat
 
 from thinvirt.image.block import fallocate
+from thinvirt.image.block.abilities import Creatable
 from thinvirt.image.block.base import BaseNode
 from thinvirt.image.block.errors import (
     BlockError,
@@ -18,6 +19,7 @@ from thinvirt.image.block.errors import (
 from thinvirt.image.block.file_create import (
     CREATE_OPTIONS,
     check_device_writable,
+    create_from_options,
     open_host_file,
     resize_file,
 )
@@ -31,8 +33,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
+    from thinvirt.image.block.graph import BlockGraph
     from thinvirt.image.block.node import Buffer
     from thinvirt.image.block.options import Options
+    from thinvirt.image.block.schema import Values
 
 RUNTIME_OPTIONS = OptionList(
     "raw",
@@ -53,7 +57,7 @@ _CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.ENOTTY}
 _BLKZEROOUT, _BLKDISCARD = 0x127F, 0x1277  # <linux/fs.h>
 
 
-class FileNode(BaseNode):
+class FileNode(BaseNode, Creatable):
     """A regular file.
 
     Attributes:
@@ -84,6 +88,11 @@ class FileNode(BaseNode):
     def parse_filename(cls, filename: str, options: Options) -> None:
         """Put what a file name says into the options."""
         strip_protocol(filename, cls.driver + ":", options)
+
+    @classmethod
+    def create_image(cls, graph: BlockGraph, filename: str, values: Values) -> None:
+        """Make a file, or empty one that nobody uses."""
+        create_from_options(filename, values, graph.warn)
 
     # ---------------------------------------------------------------- open and close
 
@@ -161,8 +170,7 @@ class FileNode(BaseNode):
             if self._locks is not None:
                 self._locks.prepare(perm, shared)
                 if self._new_fd >= 0:
-                    self._new_locks = PermissionLocks(self._new_fd, self.filename)
-                    self._new_locks.prepare(perm, shared)
+                    self._new_locks = self._locks.taken_on(self._new_fd, perm, shared)
         except BaseException:
             self._drop_new()
             raise

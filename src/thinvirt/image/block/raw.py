@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import errno
 
+from thinvirt.image.block.abilities import Creatable, Measurable, Measure
 from thinvirt.image.block.base import BaseNode
 from thinvirt.image.block.errors import BlockError, NotSupported, failed
 from thinvirt.image.block.flags import MAX_LENGTH, SECTOR, Permission, Role, Status, WriteFlags
 from thinvirt.image.block.node import Extent
-from thinvirt.image.block.registry import PROBE_BYTES, guess_format
+from thinvirt.image.block.registry import PROBE_BYTES, find_protocol, guess_format
 from thinvirt.image.block.schema import Option, OptionList, OptionType
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from thinvirt.image.block.node import Buffer, Child
+    from thinvirt.image.block.graph import BlockGraph
+    from thinvirt.image.block.node import BlockNode, Buffer, Child
     from thinvirt.image.block.options import Options
+    from thinvirt.image.block.schema import Values
 
 RUNTIME_OPTIONS = OptionList(
     "raw",
@@ -33,7 +36,7 @@ _WARNING = (
 _PASSED = WriteFlags.FUA | WriteFlags.MAY_UNMAP | WriteFlags.NO_FALLBACK
 
 
-class RawNode(BaseNode):
+class RawNode(BaseNode, Creatable, Measurable):
     """A raw image; with ``offset`` or ``size`` a part of what lies below."""
 
     driver = "raw"
@@ -50,6 +53,21 @@ class RawNode(BaseNode):
 
     offset = 0
     fixed_size: int | None = None
+
+    @classmethod
+    def create_image(cls, graph: BlockGraph, filename: str, values: Values) -> None:
+        """Make what the image lies in: there is nothing else to it."""
+        protocol = find_protocol(filename)
+        if not issubclass(protocol, Creatable):
+            raise NotSupported(f"Driver '{protocol.driver}' does not support image creation")
+        protocol.create_image(graph, filename, values)
+
+    @classmethod
+    def measure_image(cls, values: Values, source: BlockNode | None) -> Measure:
+        """Return the size: what is a hole counts too."""
+        size = values.size("size") if source is None else source.size
+        size = -(-size // SECTOR) * SECTOR
+        return Measure(size, size)
 
     def _open(self, options: Options) -> None:
         values = RUNTIME_OPTIONS.absorb(options)

@@ -1,0 +1,113 @@
+"""``map``: what of an image is where, in which file of its chain."""
+
+from __future__ import annotations
+
+from thinvirt.image.block.errors import BlockError
+from thinvirt.image.ops.map import map_image
+from thinvirt.image.qemu_img.commandline import Words, is_json, number_of
+from thinvirt.image.qemu_img.getopt import (
+    FORCE_SHARE,
+    HELP,
+    IMAGE_OPTS,
+    OBJECT,
+    OUTPUT,
+    Command,
+    Option,
+)
+from thinvirt.image.qemu_img.opening import Images
+from thinvirt.image.qemu_img.report import console
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from thinvirt.image.ops.map import MapEntry
+
+COMMAND = Command(
+    "map",
+    "Show what of an image is where.",
+    "FILE",
+    (
+        HELP,
+        Option("format", "-f --format", "FORMAT", "format of the image, instead of guessing it"),
+        OUTPUT,
+        Option("start", "-s --start-offset", "OFFSET", "begin there"),
+        Option("length", "-l --max-length", "LENGTH", "show no more than that"),
+        OBJECT,
+        IMAGE_OPTS,
+        FORCE_SHARE,
+    ),
+)
+
+
+def run(words: list[str]) -> int:
+    """Run the command."""
+    given: dict[str, str] = {}
+    start, length = 0, None
+    scan = Words(COMMAND, words)
+    with Images() as images:
+        for key, value in scan:
+            if key == "object":
+                images.add_object(value)
+            elif key == "start":
+                start = number_of("start offset", value)
+            elif key == "length":
+                length = number_of("max length", value)
+            given[key] = value
+        filename = scan.one_operand()
+        as_json = is_json(given.get("output"))
+        root = images.open(
+            filename,
+            given.get("format"),
+            0,
+            image_opts="image-opts" in given,
+            force_share="force-share" in given,
+        )
+        entries = map_image(root.node, start, None if length is None else start + length)
+        try:
+            if as_json:
+                _show_json(entries, start)
+            else:
+                _show_table(entries)
+        except BlockError as error:
+            console.error(f"Could not read file metadata: {error.reason}")
+            return 1
+    return 0
+
+
+def _show_table(entries: Iterator[MapEntry]) -> None:
+    console.write("Offset          Length          Mapped to       File\n")
+    for entry in entries:
+        if not entry.data or entry.zero:
+            continue
+        if entry.offset is None:
+            console.fail("File contains external, encrypted or compressed clusters.")
+        where = f"{_hex(entry.start)}{_hex(entry.length)}{_hex(entry.offset)}"
+        console.write(f"{where}{entry.filename or ''}\n")
+
+
+def _hex(value: int) -> str:
+    """Return a number as C prints it with ``%#-16x``: zero has no prefix."""
+    return f"{value:<#16x}" if value else "0               "
+
+
+_JSON_BOOL = ("false", "true")
+
+
+def _show_json(entries: Iterator[MapEntry], start: int) -> None:
+    console.write("[")
+    separator = ""
+    for entry in entries:
+        offset = "" if entry.offset is None else f', "offset": {entry.offset}'
+        console.write(
+            f'{separator}{{ "start": {entry.start}, "length": {entry.length},'
+            f' "depth": {entry.depth}, "present": {_JSON_BOOL[entry.present]},'
+            f' "zero": {_JSON_BOOL[entry.zero]}, "data": {_JSON_BOOL[entry.data]}{offset}}}'
+        )
+        separator = ",\n"
+    if not separator:  # nothing there is shown as one run without length
+        console.write(
+            f'{{ "start": {start}, "length": 0, "depth": 0, "present": false, "zero": false,'
+            ' "data": false}'
+        )
+    console.write("]\n")

@@ -1,0 +1,127 @@
+"""What the drop-in writes: output in one piece, messages in order with it, errors as qemu-img's.
+
+Text goes to the descriptors directly: `sys.stdout` would have to be told of file names that are not
+UTF-8, and costs more than the output.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from thinvirt.image.block.errors import BlockError
+
+_ENOUGH = 1 << 16  # characters kept back at most
+
+
+class Exit(Exception):
+    """The command is over, with this status."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+class Console:
+    """Standard output and error of one run; `program` is the name messages begin with."""
+
+    def __init__(self) -> None:
+        self.program = "thin-img"
+        self._parts: list[str] = []
+        self._length = 0
+
+    def write(self, text: str) -> None:
+        """Add to the output; it is seen at the next flush."""
+        self._parts.append(text)
+        self._length += len(text)
+        if self._length >= _ENOUGH:
+            self.flush()
+
+    def line(self, text: str) -> None:
+        """Add a line to the output."""
+        self.write(text + "\n")
+
+    def flush(self) -> None:
+        """Hand on what was written.
+
+        Raises:
+            OSError: it cannot be; a reader that went away is no error, as with qemu-img.
+        """
+        text = "".join(self._parts)
+        self._parts.clear()
+        self._length = 0
+        if text:
+            _write_all(1, text)
+
+    def drop(self) -> None:
+        """Forget what was not flushed yet: another program will do the work and say it."""
+        self._parts.clear()
+        self._length = 0
+
+    def message(self, text: str) -> None:
+        """Write to standard error, after all output so far; `text` has its newlines."""
+        self.flush()
+        _write_all(2, text)
+
+    def error(self, text: str) -> None:
+        """Print an error message."""
+        self.message(f"{self.program}: {text}\n")
+
+    def warning(self, text: str) -> None:
+        """Print a warning; QEMU's own long one is not introduced by the program's name."""
+        if text.startswith("WARNING:"):
+            self.message(text + "\n")
+        else:
+            self.error(f"warning: {text}")
+
+    def block_error(self, error: BlockError, prefix: str = "") -> None:
+        """Print an error of the block graph with its hint.
+
+        QEMU's own hint is printed as it is. What else there is to say (who holds a lock) is said
+        under our own name only: as qemu-img every byte is as from QEMU.
+        """
+        self.error(prefix + error.message)
+        if error.qemu_hint:
+            self.message(error.qemu_hint)
+        if error.hint and error.hint != error.qemu_hint.strip() and self.program != "qemu-img":
+            self.message(f"{error.hint}\n")
+
+    def usage(self, text: str) -> NoReturn:
+        """Print what is wrong with the command line and end.
+
+        Raises:
+            Exit: always.
+        """
+        self.error(text)
+        self.message(f"Try '{self.program} --help' for more information\n")
+        raise Exit(1)
+
+    def fail(self, text: str, status: int = 1) -> NoReturn:
+        """Print an error message and end.
+
+        Raises:
+            Exit: always.
+        """
+        self.error(text)
+        raise Exit(status)
+
+
+def _write_all(fd: int, text: str) -> None:
+    data = memoryview(text.encode(errors="surrogateescape"))
+    try:
+        while data:
+            data = data[os.write(fd, data) :]
+    except BrokenPipeError:
+        return
+
+
+console = Console()
+
+
+def program_name(word: str) -> str:
+    """Return the name a program was called by, for messages."""
+    return word.rpartition("/")[2] or os.path.basename(sys.executable)  # noqa: PTH119
