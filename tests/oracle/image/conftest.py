@@ -1,6 +1,10 @@
 """The real programs, as the oracle tests call them."""
 
+import contextlib
+import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +18,7 @@ class Qemu:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.pids: list[int] = []  # of those that forked away
         self._running: list[subprocess.Popen[str]] = []
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -53,6 +58,20 @@ class Qemu:
         self._running.append(process)
         return process
 
+    def serve(self, *arguments: str) -> None:
+        """Start qemu-nbd, which ends with the test; return when it listens."""
+        where = self.folder / "nbd.pid"
+        subprocess.run(  # no pipes: it would hold them open
+            ("qemu-nbd", "-t", "--fork", "--pid-file", str(where), *arguments),
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            check=True,
+            timeout=60,
+        )
+        self.pids.append(int(where.read_text()))
+
     def hold(self, *arguments: str) -> subprocess.Popen[str]:
         """Start qemu-io and return when it has the image open."""
         process = self.start("qemu-io", *arguments)
@@ -69,8 +88,21 @@ class Qemu:
         process.kill()
         process.communicate(timeout=30)
 
+    def end_pids(self) -> None:
+        """End those that forked away, and wait until they are gone."""
+        for pid in self.pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            deadline = time.monotonic() + 30
+            while Path(f"/proc/{pid}/cmdline").exists() and time.monotonic() < deadline:
+                if not Path(f"/proc/{pid}/cmdline").read_bytes():
+                    break  # a zombie that nobody waits for
+                time.sleep(0.01)
+        self.pids.clear()
+
     def end_all(self) -> None:
         """End what still runs."""
+        self.end_pids()
         for process in self._running:
             if process.poll() is None:
                 self.end(process)

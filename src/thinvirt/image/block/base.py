@@ -70,7 +70,7 @@ class BaseNode(BlockNode):
                 return bytes(length)
             return self._read_aligned(offset, available) + bytes(length - available)
         if self.copy_on_read:
-            return self._read_and_copy(offset, length)
+            return self.read_and_copy(offset, length)
         return self._read_pieces(offset, length)
 
     def _read_pieces(self, offset: int, length: int) -> bytes:
@@ -80,8 +80,9 @@ class BaseNode(BlockNode):
         end = offset + length
         return b"".join(self._read(at, min(limit, end - at)) for at in range(offset, end, limit))
 
-    def _read_and_copy(self, offset: int, length: int) -> bytes:
-        """Read, and store here what came from the backing file."""
+    def read_and_copy(self, offset: int, length: int) -> bytes:
+        """Return bytes, and store here those that came from the backing file."""
+        _check_request(offset, length)
         unit = max(self.cluster_size, self.request_alignment)
         start = offset // unit * unit
         end = min(-(-(offset + length) // unit) * unit, self.size)

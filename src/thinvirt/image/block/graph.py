@@ -21,7 +21,7 @@ from thinvirt.image.block.inheritance import (
     is_on,
     parse_json_name,
 )
-from thinvirt.image.block.names import full_backing_filename, refresh_filename
+from thinvirt.image.block.names import full_backing_filename, refresh_one
 from thinvirt.image.block.node import BlockNode, Graph
 from thinvirt.image.block.options import clone, flatten, get_str, join, qemu_order, take_prefixed
 from thinvirt.image.block.registry import PROBE_BYTES, find_driver, guess_format
@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from thinvirt.image.block.options import Options, Value
 
 MAX_DEPTH = 200  # layers of backing files
-_FRAMES_PER_LAYER = 24  # nested calls that one layer takes at most, with room to spare
+_MAX_NESTED = 2 * MAX_DEPTH  # nodes below each other
+_FRAMES_PER_NODE = 24  # nested calls that one node takes at most, with room to spare
 _WRITABLE = Open.RDWR | Open.ALLOW_RDWR
 
 
@@ -58,6 +59,7 @@ class BlockGraph(Graph):
         self.objects = dict(objects or {})
         self._warn = warn or _print_warning
         self._named = 0
+        self._nested = 0
         self.layers: list[BlockNode] = []  # images whose backing file is being opened
 
     # ---------------------------------------------------------------- for users
@@ -311,7 +313,20 @@ class BlockGraph(Graph):
             flags &= ~Open.RDWR
         else:
             flags |= Open.RDWR | Open.ALLOW_RDWR
-        return _Opening(self, filename, options, explicit, flags).run(driver)
+        self._make_room()
+        self._nested += 1
+        try:
+            return _Opening(self, filename, options, explicit, flags).run(driver)
+        finally:
+            self._nested -= 1
+
+    def _make_room(self) -> None:
+        """Each node is opened, read and closed by calls nested in those of the node above."""
+        if self._nested >= _MAX_NESTED:
+            raise BlockError(f"more than {_MAX_NESTED} nodes below each other")
+        needed = 1000 + self._nested * _FRAMES_PER_NODE
+        if sys.getrecursionlimit() < needed:
+            sys.setrecursionlimit(needed + 10 * _FRAMES_PER_NODE)
 
     def one_layer_down(self, node: BlockNode) -> _Layer:
         """Return what guards the opening of the backing file of `node`."""
@@ -385,6 +400,7 @@ class _Opening:
                 self._open_backing(node)
             self._forget_children_options(node)
             self._refuse_unknown(node)
+            refresh_one(node)  # whoever opens it needs its name
         except BaseException:
             self.graph.abandon(node)
             raise
@@ -441,7 +457,6 @@ class _Opening:
             raise BlockError("force-share=on can only be used with read-only images")
         if file is not None:
             self._refuse_loop(node, file)
-            refresh_filename(file)
             filename = file.filename
         else:
             filename = get_str(self.rest, "filename") or ""
@@ -478,7 +493,6 @@ class _Opening:
             return
         for above in self.graph.layers:
             if above.driver == node.driver and above.file.identity() == identity:
-                refresh_filename(file)
                 raise BlockError(
                     f"Backing file '{file.filename}' creates an infinite loop.",
                     hint="thin-img rebase -u -b '' takes an image out of its chain",
@@ -521,7 +535,6 @@ class _Opening:
                 filename, options, reference=reference, heritage=heritage, role=Role.COW
             )
         if is_implicit:
-            refresh_filename(backing)
             node.auto_backing_file = backing.filename
         self.graph.attach(node, backing, "backing", Role.COW)
         self.rest.pop("backing", None)
@@ -544,23 +557,18 @@ class _Opening:
 
 
 class _Layer:
-    """Guards against backing chains without end, and makes room for long ones."""
+    """Guards against backing chains without end."""
 
     def __init__(self, layers: list[BlockNode], node: BlockNode) -> None:
         self.layers = layers
         self.node = node
 
     def __enter__(self) -> None:
-        depth = len(self.layers) + 1
-        if depth >= MAX_DEPTH:
+        if len(self.layers) + 1 >= MAX_DEPTH:
             raise BlockError(
                 f"more than {MAX_DEPTH} layers of backing files",
                 hint="flatten the chain: thin-img convert, commit or rebase",
             )
-        # Each layer is opened, read and closed by calls nested in those of the layer above.
-        needed = 1000 + depth * _FRAMES_PER_LAYER
-        if sys.getrecursionlimit() < needed:
-            sys.setrecursionlimit(needed + 10 * _FRAMES_PER_LAYER)
         self.layers.append(self.node)
 
     def __exit__(self, *_: object) -> None:

@@ -67,11 +67,13 @@ class PermissionLocks:
         """Hold what was last committed and nothing else."""
         self._apply(self.perm, ~self.shared, unlock=True)
 
-    def moved_to(self, fd: int) -> PermissionLocks:
-        """Return the same locks, taken on another descriptor of the file."""
+    def taken_on(self, fd: int, perm: int, shared: int) -> PermissionLocks:
+        """Return locks on another descriptor of the file, whose place it will take.
+
+        Nobody is asked: this descriptor holds the same already.
+        """
         other = PermissionLocks(fd, self.name)
-        other.prepare(self.perm, self.shared)
-        other.commit(self.perm, self.shared)
+        other._apply(perm, ~shared, unlock=False)
         return other
 
     def _apply(self, take: int, unshare: int, *, unlock: bool) -> None:

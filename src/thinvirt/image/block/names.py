@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from thinvirt.image.block.node import BlockNode
     from thinvirt.image.block.options import Options
 
+# What has no folder, though it has a name or a file, and how QEMU calls it.
+_PLACELESS = {"nbd": "NBD", "blkverify": "blkverify"}
 MAX_NAME = 4095  # longer names are cut where they are printed, as by QEMU
 
 # ---------------------------------------------------------------- texts
@@ -78,8 +80,8 @@ def folder(node: BlockNode) -> str:
     Raises:
         BlockError: the node has no such place.
     """
-    if node.driver == "nbd":
-        raise BlockError("Cannot generate a base directory for NBD nodes")
+    if node.driver in _PLACELESS:
+        raise BlockError(f"Cannot generate a base directory for {_PLACELESS[node.driver]} nodes")
     if node.has_file:
         return folder(node.file)
     refresh_filename(node)
@@ -117,6 +119,11 @@ def refresh_filename(node: BlockNode) -> None:
     """Compute the names of a node and of all below: `filename`, `exact_filename`, options."""
     for child in node.children.values():
         refresh_filename(child.node)
+    refresh_one(node)
+
+
+def refresh_one(node: BlockNode) -> None:
+    """Compute the names of a node, those of its children being up to date."""
     # Who reads nothing does not care for the backing file.
     overridden = not node.open_flags & Open.NO_IO and backing_overridden(node)
     options: Options = {}

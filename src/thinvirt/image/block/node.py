@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from thinvirt.image.block.schema import OptionList
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
+else:  # for those who import it at run time
+    Buffer = bytes | bytearray | memoryview
 
 
 class Extent:
@@ -414,6 +416,13 @@ class BlockNode(Parent):
 
         Raises:
             BlockError: the host failed, or the image is damaged there.
+        """
+        raise NotImplementedError
+
+    def read_and_copy(self, offset: int, length: int) -> bytes:
+        """Return bytes as `read` does, and store here those that came from the backing file.
+
+        Whoever calls it must hold the permission `WRITE_UNCHANGED`.
         """
         raise NotImplementedError
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     # str, int, float, bool, None, dict or list: what JSON has
     Value: TypeAlias = Any
     Options: TypeAlias = dict[str, Value]
+else:  # for those who import them at run time
+    Value, Options = object, dict
 
 _BUCKETS = 512
 _MASK = 0xFFFFFFFF
@@ -81,27 +83,21 @@ def take_prefixed(tree: Options, prefix: str) -> Options:
 
 def flatten(tree: Mapping[str, Value]) -> Options:
     """Return the tree with dotted keys; empty objects and lists stay as they are."""
-    flat: Options = {}
-    nested: list[tuple[str, Value]] = []
-    for key, value in tree.items():
-        if isinstance(value, dict | list) and value:
-            nested.append((key, value))
+    flat = {k: v for k, v in tree.items() if not (isinstance(v, dict | list) and v)}
+    waiting = [(k, v) for k, v in qemu_order(tree) if k not in flat]
+    waiting.reverse()
+    while waiting:  # no recursion: a name may be nested a thousand deep
+        prefix, value = waiting.pop()
+        if isinstance(value, dict) and value:
+            inner = [(f"{prefix}.{k}", v) for k, v in qemu_order(value)]
+        elif isinstance(value, list) and value:
+            inner = [(f"{prefix}.{index}", v) for index, v in enumerate(value)]
         else:
-            flat[key] = value
-    for key, value in sorted(nested, key=lambda item: bucket(item[0])):
-        _flatten_into(flat, key, value)
+            flat[prefix] = value
+            continue
+        inner.reverse()
+        waiting += inner
     return flat
-
-
-def _flatten_into(flat: Options, prefix: str, value: Value) -> None:
-    if isinstance(value, dict) and value:
-        for key, inner in qemu_order(value):
-            _flatten_into(flat, f"{prefix}.{key}", inner)
-    elif isinstance(value, list) and value:
-        for index, inner in enumerate(value):
-            _flatten_into(flat, f"{prefix}.{index}", inner)
-    else:
-        flat[prefix] = value
 
 
 def crumple(flat: Mapping[str, Value]) -> Value:

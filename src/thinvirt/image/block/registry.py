@@ -28,7 +28,6 @@ _DRIVERS: dict[str, tuple[str, str]] = {
     "blkverify": (_BLOCK + "blkverify", "BlkverifyNode"),
     "throttle": (_BLOCK + "throttle", "ThrottleNode"),
     "copy-on-read": (_BLOCK + "copy_on_read", "CopyOnReadNode"),
-    "preallocate": (_BLOCK + "preallocate", "PreallocateNode"),
 }
 
 # protocol prefix of a file name → driver
@@ -52,7 +51,7 @@ FOREIGN_PROTOCOLS = frozenset(
     {"ftp", "ftps", "http", "https", "iscsi", "nfs", "nvme", "rbd", "ssh", "vvfat", "fat"}
     | {"gluster", "gluster+tcp", "gluster+unix", "gluster+rdma", "iser", "sftp"}
     | {"host_cdrom", "blklogwrites", "blkreplay", "quorum", "compress", "copy-before-write"}
-    | {"snapshot-access", "replication"}
+    | {"preallocate", "snapshot-access", "replication"}
 )
 
 PROBE_BYTES = 512  # QEMU guesses from the first sector alone

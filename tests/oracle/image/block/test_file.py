@@ -36,7 +36,9 @@ def mapped(image: Root) -> list[dict[str, object]]:
             "zero": extent.is_zero,
             "data": extent.is_data,
         }
-        if extent.flags & Status.OFFSET_VALID:
+        if not extent.is_zero and not extent.is_data:
+            row["depth"] = 0  # nothing is known: map does not say who does not know it
+        elif extent.flags & Status.OFFSET_VALID:
             row["offset"] = extent.host_offset
         last = rows[-1] if rows else None
         if last and all(last.get(k) == row.get(k) for k in ("present", "zero", "data")):
