@@ -31,7 +31,9 @@ def unpack_kernel(deb: Deb, target: Path, folders: Iterable[str]) -> str:
     deb.verify()
     command = [find_program("dpkg-deb"), "--fsys-tarfile", str(deb.path)]
     with (
-        subprocess.Popen(command, stdout=subprocess.PIPE, env=environment()) as process,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
+        ) as process,
         tarfile.open(fileobj=process.stdout, mode="r|") as archive,
     ):
         for member in archive:

@@ -167,9 +167,11 @@ def build_image(
         work = folder / f"work-{name}"
         work.mkdir(exist_ok=True)
         target = work / "image.qcow2"
-        result = what.build(target, work, cache, progress)
-        image = _record(path, target, result)
-        shutil.rmtree(work)
+        try:
+            result = what.build(target, work, cache, progress)
+            image = _record(path, target, result)
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
         _forget_others(folder, name, path)
     return image
 
