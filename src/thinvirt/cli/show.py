@@ -60,5 +60,5 @@ def _text(value: object) -> str:
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
     if isinstance(value, dict):
-        return " ".join(f"{name}={item}" for name, item in value.items())
+        return " ".join(str(item) for item in value.values())
     return str(value)

@@ -46,13 +46,14 @@ def run(args: argparse.Namespace) -> int:
     from thinvirt.cli.output import note
     from thinvirt.cli.stores import store_of
     from thinvirt.service import power
+    from thinvirt.service.inventory import worth_acting_on
 
     if args.parallel is not None and args.parallel < 1:
         raise UsageError(f"--parallel {args.parallel} is not possible", hint="1 or more")
     if not args.timeout >= 0:
         raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
-    vms = store.catalog.find_vms(args.names)
+    vms, running = worth_acting_on(store, args.names, running=False)
     silent = args.json or args.quiet
     results = power.start(
         store,
@@ -61,11 +62,14 @@ def run(args: argparse.Namespace) -> int:
         on_result=power_view.teller(as_json=args.json),
         say=None if silent else note,
     )
+    if running and not args.json:
+        print(f"{len(running)} more ran already")
     status = power_view.finish(results, as_json=args.json)
     if args.wait:
         from thinvirt.cli.waiting_view import require_reached, wait_and_tell
 
         started = [vm for vm, result in zip(vms, results, strict=True) if result.done]
+        started += running
         require_reached(
             wait_and_tell(store, started, until=args.wait, timeout_s=args.timeout, quiet=silent)
         )

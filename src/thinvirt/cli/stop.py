@@ -35,15 +35,19 @@ def run(args: argparse.Namespace) -> int:
     from thinvirt.cli import power_view
     from thinvirt.cli.stores import store_of
     from thinvirt.service import power
+    from thinvirt.service.inventory import worth_acting_on
 
     if not args.timeout >= 0:
         raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
+    vms, passed_over = worth_acting_on(store, args.names, running=True)
     results = power.stop(
         store,
-        store.catalog.find_vms(args.names),
+        vms,
         timeout_s=args.timeout,
         force="kill" if args.force else "quit" if args.now else "",
         on_result=power_view.teller(as_json=args.json),
     )
+    if passed_over and not args.json:
+        print(f"{len(passed_over)} more did not run")
     return power_view.finish(results, as_json=args.json)

@@ -139,6 +139,30 @@ def backing_state(store: Store, vm: Vm) -> str:
     return "ok"
 
 
+def worth_acting_on(
+    store: Store, patterns: Sequence[str], *, running: bool
+) -> tuple[list[Vm], list[Vm]]:
+    """Return the VMs that patterns name: those to act on, and those to pass over.
+
+    Whoever types ``stop 'web-*'`` means those that run, and ``start 'web-*'`` the others. A VM
+    that is named in full is acted on whatever its state, so that a mistake is told.
+
+    Args:
+        store: theirs.
+        patterns: names, or shell-style patterns.
+        running: whether the action is for VMs that run.
+
+    Raises:
+        NotFound: a pattern matches nothing.
+    """
+    vms = store.catalog.find_vms(patterns)
+    alive = running_vms(store)
+    named = set(patterns)
+    act = [vm for vm in vms if vm.name in named or (vm.id in alive) == running]
+    chosen = {vm.id for vm in act}
+    return act, [vm for vm in vms if vm.id not in chosen]
+
+
 def running_vms(store: Store, *, only: int | None = None) -> dict[int, RunState | None]:
     """Return the VMs whose QEMU lives, by number; the facts are None while one is starting."""
     if only is not None:

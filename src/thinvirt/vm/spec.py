@@ -7,7 +7,7 @@ The words are virt-install's where it has them (``vcpus``, ``memory``, ``bus``, 
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 from thinvirt.errors import ThinvirtError, UsageError
@@ -227,9 +227,16 @@ class VmSpec:
 
 
 def _compact(item: object) -> object:
-    """Return a field's dataclass value without its defaults; anything else as it is."""
+    """Return a field's dataclass value without its defaults; anything else as it is.
+
+    The first field is always there: it says what the thing is.
+    """
     if isinstance(item, NetworkSpec | Forward):
-        defaults = {f.name: f.default for f in fields(item) if f.default is not MISSING}
-        values = asdict(item)
-        return {name: value for name, value in values.items() if value != defaults.get(name)}
+        first, *others = fields(item)
+        facts = {first.name: getattr(item, first.name)}
+        return facts | {
+            field.name: value
+            for field in others
+            if (value := getattr(item, field.name)) != field.default
+        }
     return item
