@@ -218,6 +218,16 @@ class BaseNode(BlockNode):
         self._write_compressed(offset, data)
         self._grown_to(offset + len(data))
 
+    def copy_from_file(self, file: BlockNode, file_offset: int, offset: int, length: int) -> None:
+        """Store bytes of a host file without reading them."""
+        self._check_writable(offset, length)
+        if (offset | length | file_offset) & (self.request_alignment - 1):
+            raise NotSupported
+        if length:
+            self._unflushed = True
+            self._copy_from_file(file, file_offset, offset, length)
+            self._grown_to(offset + length)
+
     def discard(self, offset: int, length: int) -> None:
         """Give a range up."""
         _check_request(offset, length)

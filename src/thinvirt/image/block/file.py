@@ -16,6 +16,7 @@ from thinvirt.image.block.errors import (
     failed,
     with_reason,
 )
+from thinvirt.image.block.existing import SIMPLE_OPTIONS, take_existing
 from thinvirt.image.block.file_create import (
     CREATE_OPTIONS,
     check_device_writable,
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from typing import ClassVar
 
     from thinvirt.image.block.graph import BlockGraph
-    from thinvirt.image.block.node import Buffer
+    from thinvirt.image.block.node import BlockNode, Buffer
     from thinvirt.image.block.options import Options
     from thinvirt.image.block.schema import Values
 
@@ -248,6 +249,45 @@ class FileNode(BaseNode, Creatable):
         except OSError as error:
             raise failed(error.errno or errno.EIO, offset=offset) from error
 
+    def _copy_from_file(self, file: BlockNode, file_offset: int, offset: int, length: int) -> None:
+        if not isinstance(file, FileNode):
+            raise NotSupported
+        end = offset + length
+        while offset < end:
+            try:
+                done = os.copy_file_range(
+                    file.fd, self.fd, end - offset, offset_src=file_offset, offset_dst=offset
+                )
+            except OSError as error:
+                if error.errno in _CANNOT or error.errno in (errno.EINVAL, errno.EXDEV):
+                    raise NotSupported from error
+                raise failed(error.errno or errno.EIO, offset=offset) from error
+            if not done:
+                raise NotSupported  # past the end of that file there is nothing to copy
+            offset += done
+            file_offset += done
+
+    def copy_from(self, fd: int, source_offset: int, offset: int, length: int) -> None:
+        """Let the host copy from another of its files, sharing blocks where it can.
+
+        Raises:
+            BlockError: the file systems cannot do it, or the file ends too early.
+        """
+        self._forget_data(offset, length)
+        self._unflushed = True
+        done = 0
+        while done < length:
+            try:
+                step = os.copy_file_range(
+                    fd, self.fd, length - done, source_offset + done, offset + done
+                )
+            except OSError as error:
+                raise failed(error.errno or errno.EIO, offset=offset + done) from error
+            if not step:
+                raise failed(errno.EINVAL, offset=offset + done)
+            done += step
+        self._grown_to(offset + length)
+
     def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
         self._forget_data(offset, length)
         if flags & WriteFlags.MAY_UNMAP and self._try(
@@ -352,6 +392,12 @@ class HostDeviceNode(FileNode):
     variable_length = True
     can_report_status = False
     wants_device = True
+    create_options = SIMPLE_OPTIONS
+
+    @classmethod
+    def create_image(cls, graph: BlockGraph, filename: str, values: Values) -> None:
+        """Take an existing device, as long as it is large enough."""
+        take_existing(graph, cls.driver, filename, values)
 
     def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
         # Discarded and zeroed blocks may be stale in the page cache: only without it.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 
 from thinvirt.image.block import nbd_address
+from thinvirt.image.block.abilities import Creatable
 from thinvirt.image.block.base import BaseNode
 from thinvirt.image.block.errors import BlockError, ForeignDriver, NotSupported, with_reason
+from thinvirt.image.block.existing import SIMPLE_OPTIONS, take_existing
 from thinvirt.image.block.flags import SECTOR, Status, WriteFlags
 from thinvirt.image.block.names import MAX_NAME
 from thinvirt.image.block.nbd_handshake import MAX_BUFFER, ExportFlags, Handshake
@@ -19,8 +21,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import TypeVar
 
+    from thinvirt.image.block.graph import BlockGraph
     from thinvirt.image.block.node import Buffer
     from thinvirt.image.block.options import Options
+    from thinvirt.image.block.schema import Values
 
     _T = TypeVar("_T")
 
@@ -51,7 +55,7 @@ def _refused(number: int, reason: str) -> BlockError:
     return error
 
 
-class NbdNode(BaseNode):
+class NbdNode(BaseNode, Creatable):
     """An export of an NBD server."""
 
     driver = "nbd"
@@ -63,6 +67,7 @@ class NbdNode(BaseNode):
     can_discard = True
     can_report_status = True
     can_truncate = True
+    create_options = SIMPLE_OPTIONS
 
     _session: Session | None = None
     _reconnect_s = 0
@@ -71,6 +76,11 @@ class NbdNode(BaseNode):
     def parse_filename(cls, filename: str, options: Options) -> None:
         """Take an NBD URI or an ``nbd:`` name apart."""
         nbd_address.parse_filename(filename, options)
+
+    @classmethod
+    def create_image(cls, graph: BlockGraph, filename: str, values: Values) -> None:
+        """Take an existing export, as long as it is large enough."""
+        take_existing(graph, cls.driver, filename, values)
 
     # ---------------------------------------------------------------- open and close
 

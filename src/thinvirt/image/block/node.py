@@ -282,6 +282,10 @@ class BlockNode(Parent):
     def _write_compressed(self, offset: int, data: Buffer) -> None:
         raise NotSupported
 
+    def _copy_from_file(self, file: BlockNode, file_offset: int, offset: int, length: int) -> None:
+        """Let the host copy, or share, bytes of a host file; raise `NotSupported` if it cannot."""
+        raise NotSupported
+
     def _discard(self, offset: int, length: int) -> None:
         """Give the space back if that is easily done."""
         raise NotSupported
@@ -454,6 +458,21 @@ class BlockNode(Parent):
         Raises:
             NotSupported: `NO_FALLBACK`, and there is no quick way.
             BlockError: the host failed or is full, or the node is read-only.
+        """
+        raise NotImplementedError
+
+    def copy_from_file(self, file: BlockNode, file_offset: int, offset: int, length: int) -> None:
+        """Store bytes of a host file without reading them; the host may share the blocks.
+
+        Args:
+            file: a host file, as `Extent.node` names it.
+            file_offset: where in it; `Extent.host_offset`.
+            offset: where in this node.
+            length: bytes.
+
+        Raises:
+            NotSupported: not by this driver, or not between these files; read and write instead.
+            BlockError: the host failed (also then reading and writing may do), or is full.
         """
         raise NotImplementedError
 

@@ -34,8 +34,8 @@ def bucket(key: str) -> int:
         return known
     raw = key.encode("utf-8", "surrogateescape")
     value = 0x238F13AF * len(raw)
-    for i, byte in enumerate(raw):
-        value += byte << (i * 5 % 24)
+    for i in range(min(len(raw), 24)):  # the shifts repeat after 24 bytes
+        value += sum(raw[i::24]) << (i * 5 % 24)
     result = (1103515243 * (value & _MASK) + 12345 & _MASK) % _BUCKETS
     if len(_bucket_cache) < 4096:  # keys come from images too: no end to them
         _bucket_cache[key] = result

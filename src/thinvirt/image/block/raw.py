@@ -150,6 +150,12 @@ class RawNode(BaseNode, Creatable, Measurable):
     def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
         self.file.write_zeroes(self._place(offset, length, is_write=True), length, flags)
 
+    def _copy_from_file(self, file: BlockNode, file_offset: int, offset: int, length: int) -> None:
+        if self.probed and offset < PROBE_BYTES:
+            raise NotSupported  # what goes into the first sector must be looked at
+        place = self._place(offset, length, is_write=True)
+        self.file.copy_from_file(file, file_offset, place, length)
+
     def _discard(self, offset: int, length: int) -> None:
         self.file.discard(self._place(offset, length, is_write=True), length)
 

@@ -8,6 +8,7 @@ import pytest
 from tests.oracle.image.conftest import Qemu
 
 from thinvirt.image.block.errors import BlockError, DiskFull, NotSupported
+from thinvirt.image.block.file import HostDeviceNode
 from thinvirt.image.block.file_create import CREATE_OPTIONS, create_file, create_from_options
 from thinvirt.image.block.flags import Open, Status, WriteFlags
 from thinvirt.image.block.graph import BlockGraph
@@ -181,3 +182,29 @@ def test_detect_zeroes_makes_holes() -> None:
         image.write(0, bytes(32 * K))
         assert image.node.status(0, 64 * K).is_zero
         assert image.node.status(0, 64 * K).length == 32 * K
+
+
+def test_the_host_copies_between_files() -> None:
+    data = os.urandom(100 * K)
+    Path("from").write_bytes(data)
+    create_file("to", 100 * K)
+    with (
+        BlockGraph().open_root("from", RAW) as source,
+        BlockGraph().open_root("to", RAW, Open.RDWR) as target,
+    ):
+        extent = source.node.status(8 * K, 64 * K)
+        assert extent.node is not None
+        target.node.copy_from_file(extent.node, extent.host_offset, 4 * K, extent.length)
+        assert target.read(4 * K, 64 * K) == data[8 * K : 72 * K]
+        with pytest.raises(NotSupported):
+            target.node.copy_from_file(extent.node, 100 * K, 0, K)
+        with pytest.raises(NotSupported):
+            target.node.copy_from_file(source.node, 0, 0, K)
+
+
+def test_devices_are_taken_as_they_are(qemu: Qemu) -> None:
+    theirs = qemu.img_error("create", "-q", "-f", "raw", "/dev/full", "1M")
+    values = HostDeviceNode.create_options.parse("size=1M")
+    with pytest.raises(BlockError) as caught:
+        HostDeviceNode.create_image(BlockGraph(), "/dev/full", values)
+    assert theirs.strip() == f"qemu-img: /dev/full: {caught.value.message}"
