@@ -92,9 +92,9 @@ def _help() -> None:
 
 
 def _version() -> None:
-    from thinvirt import __version__
+    from importlib.metadata import version
 
-    console.line(f"qemu-img version {QEMU_VERSION} (thinvirt {__version__})")
+    console.line(f"qemu-img version {QEMU_VERSION} (thinvirt {version('thinvirt')})")
     console.line(
         "Copyright (c) the thinvirt authors, Apache License 2.0; this is not QEMU's program"
     )
