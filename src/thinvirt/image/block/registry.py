@@ -86,10 +86,10 @@ def find_driver(name: str) -> type[BaseNode] | None:
         if name in FOREIGN_FORMATS or name in FOREIGN_PROTOCOLS:
             raise ForeignDriver(name)
         return None
-    from importlib import import_module
-
     module, class_name = entry
-    found: type[BaseNode] = getattr(import_module(module), class_name)
+    # importlib.import_module does the same, and takes longer to be imported itself.
+    loaded = __import__(module, fromlist=[class_name])
+    found: type[BaseNode] = getattr(loaded, class_name)
     return found
 
 

@@ -106,3 +106,26 @@ def test_auto_read_only_opens_for_writing_only_when_somebody_writes(image: str) 
     options = {"driver": "raw", "auto-read-only": "on"}
     with BlockGraph().open_root(image, options) as ours:
         assert ours.read(0, 4) == bytes(4)
+
+
+def test_a_running_vm_keeps_its_disk(qemu: Qemu, image: str) -> None:
+    machine = qemu.start(
+        "qemu-system-x86_64", "-accel", "tcg", "-S", "-nodefaults", "-display", "none",
+        "-qmp", "stdio", "-drive", f"if=virtio,format=raw,file={image}",
+    )  # fmt: skip
+    assert machine.stdout is not None
+    assert machine.stdin is not None
+    assert "QMP" in machine.stdout.readline()
+    machine.stdin.write('{"execute": "qmp_capabilities"}\n')
+    machine.stdin.flush()
+    assert "return" in machine.stdout.readline()  # its devices are there
+    for flags, message in (
+        (Open.RDWR, 'Failed to get "write" lock'),
+        (Open.NO_SHARE, 'Failed to get shared "write" lock'),
+    ):
+        with pytest.raises(ImageLocked) as caught:
+            BlockGraph().open_root(image, {"driver": "raw"}, flags)
+        assert caught.value.message == message
+        assert f"qemu-system-x86_64 (process {machine.pid})" in caught.value.hint
+    with BlockGraph().open_root(image, {"driver": "raw", "force-share": "on"}) as ours:
+        assert ours.read(0, 4) == bytes(4)

@@ -137,6 +137,5 @@ def test_random_bytes() -> None:
         said = bytearray(good + option(7, 1))
         for _ in range(chance.randrange(1, 4)):
             said[chance.randrange(len(said))] = chance.randrange(256)
-        with served(bytes(said)) as connection:
-            with contextlib.suppress(BlockError):
-                Handshake(connection).run("", "base:allocation")
+        with served(bytes(said)) as connection, contextlib.suppress(BlockError):
+            Handshake(connection).run("", "base:allocation")
