@@ -139,11 +139,13 @@ class FileNode(BaseNode, Creatable):
         if lock and locks_available(self.fd):
             self._locks = PermissionLocks(self.fd, self.filename)
 
-    @staticmethod
-    def _open_mode(flags: int, *, has_writers: bool) -> int:
+    @classmethod
+    def _open_mode(cls, flags: int, *, has_writers: bool) -> int:
         writable = has_writers if flags & Open.AUTO_RDONLY else flags & Open.RDWR
         direct = os.O_DIRECT if flags & Open.NOCACHE else 0
-        return (os.O_RDWR if writable else os.O_RDONLY) | direct
+        # A pipe in place of a file would hold us here until somebody writes to it.
+        patience = 0 if cls.wants_device else os.O_NONBLOCK
+        return (os.O_RDWR if writable else os.O_RDONLY) | direct | patience
 
     def _close(self) -> None:
         fd, self.fd = self.fd, -1
@@ -266,27 +268,6 @@ class FileNode(BaseNode, Creatable):
                 raise NotSupported  # past the end of that file there is nothing to copy
             offset += done
             file_offset += done
-
-    def copy_from(self, fd: int, source_offset: int, offset: int, length: int) -> None:
-        """Let the host copy from another of its files, sharing blocks where it can.
-
-        Raises:
-            BlockError: the file systems cannot do it, or the file ends too early.
-        """
-        self._forget_data(offset, length)
-        self._unflushed = True
-        done = 0
-        while done < length:
-            try:
-                step = os.copy_file_range(
-                    fd, self.fd, length - done, source_offset + done, offset + done
-                )
-            except OSError as error:
-                raise failed(error.errno or errno.EIO, offset=offset + done) from error
-            if not step:
-                raise failed(errno.EINVAL, offset=offset + done)
-            done += step
-        self._grown_to(offset + length)
 
     def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
         self._forget_data(offset, length)

@@ -85,7 +85,6 @@ class BlockGraph(Graph):
                 with ``Could not open 'NAME': `` as qemu-img does.
         """
         node = self.open(filename, options, flags)
-        root = Root(self, node, writethrough=writethrough)
         perm = Permission.RESIZE if flags & Open.RESIZE else 0
         if not flags & Open.NO_IO:
             perm |= Permission.CONSISTENT_READ
@@ -94,6 +93,28 @@ class BlockGraph(Graph):
         shared = Permission.ALL
         if flags & Open.NO_SHARE:
             shared = Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED
+        return self.root_over(node, perm, shared, writethrough=writethrough)
+
+    def root_over(
+        self,
+        node: BlockNode,
+        perm: int,
+        shared: int = Permission.ALL,
+        *,
+        writethrough: bool = False,
+    ) -> Root:
+        """Use a node that is open already, such as a backing file that shall be committed to.
+
+        Args:
+            node: of this graph.
+            perm: of `Permission`.
+            shared: likewise.
+            writethrough: see `open_root`.
+
+        Raises:
+            BlockError: others' use of it, here or elsewhere, forbids this.
+        """
+        root = Root(self, node, writethrough=writethrough)
         try:
             role = Role.FILTERED | Role.PRIMARY
             root.hold(permissions.attach(root, node, "root", role, perm=perm, shared=shared))

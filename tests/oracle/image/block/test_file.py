@@ -208,3 +208,9 @@ def test_devices_are_taken_as_they_are(qemu: Qemu) -> None:
     with pytest.raises(BlockError) as caught:
         HostDeviceNode.create_image(BlockGraph(), "/dev/full", values)
     assert theirs.strip() == f"qemu-img: /dev/full: {caught.value.message}"
+
+
+def test_a_pipe_does_not_hold_us() -> None:
+    os.mkfifo("pipe")
+    with pytest.raises(BlockError, match="'file' driver requires 'pipe' to be a regular file"):
+        BlockGraph().open_root("pipe")

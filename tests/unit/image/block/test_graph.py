@@ -164,6 +164,23 @@ def test_set_read_only_reopens_the_files_below(make: Make) -> None:
         assert image.read(0, 1) == b"\0"
 
 
+def test_a_backing_file_can_be_written_by_a_root_of_its_own(make: Make) -> None:
+    make("base", K)
+    make("top", K, "base")
+    graph = BlockGraph()
+    with graph.open_root("top", TOY, Open.RDWR) as image:
+        base = image.node.backing
+        assert base is not None
+        with pytest.raises(BlockError, match="Block node is read-only"):
+            graph.root_over(base, Permission.WRITE)
+        graph.set_read_only(base, read_only=False)
+        with graph.root_over(base, Permission.WRITE) as lower:
+            lower.write(0, b"x")
+        assert image.read(0, 1) == b"x"
+        graph.set_read_only(base, read_only=True)
+    assert not graph.nodes
+
+
 def test_a_node_can_be_referred_to_by_name(make: Make) -> None:
     make("base", K)
     make("top", K, "elsewhere")
