@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+
 from thinvirt.image.block.abilities import BitmapHolder
-from thinvirt.image.block.errors import BlockError, prefixed
+from thinvirt.image.block.errors import BlockError, prefixed, with_reason
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,11 +37,8 @@ def add_bitmap(node: BlockNode, name: str, granularity: int | None) -> None:
     if granularity is not None and (granularity < 512 or granularity & (granularity - 1)):
         raise BlockError("Granularity must be power of 2 and at least 512")
     if not isinstance(node, BitmapHolder):
-        raise BlockError(
-            f"Block driver '{node.driver}' doesn't support persistent bitmaps"
-            if not node.is_format or node.driver == "raw"
-            else f"Cannot store dirty bitmaps in {node.driver}"
-        )
+        text = f"Can't store persistent bitmaps to {node.node_name}"
+        raise with_reason(text, errno.ENOTSUP)
     node.add_bitmap(name, granularity)
 
 

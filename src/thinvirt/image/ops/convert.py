@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinvirt.image.block.base import is_zero
-from thinvirt.image.block.errors import BlockError
+from thinvirt.image.block.errors import BlockError, NotSupported
 from thinvirt.image.block.flags import SECTOR, Status, WriteFlags
 from thinvirt.image.block.status import backing_chain_next, skip_filters, status_above
 from thinvirt.image.ops.sparse import pieces
@@ -320,13 +320,25 @@ class Conversion:
             self.warn(f"error while reading {what} {offset}: {error.reason}")
 
     def _copied_by_host(self, at: int, length: int) -> bool:
-        """Let the host copy between its files; return whether it did. The first no is for good."""
-        from thinvirt.image.ops.host_copy import copy_between
+        """Let the host copy between its files; return whether it did. The first no is for good.
 
+        A copy that fails on the way is made again, from its beginning, by reading and writing.
+        """
         source = self._source(at)
-        self.copy_range = copy_between(
-            source.image.node, at - source.start, self.target.node, at, length
-        )
+        if at + length > source.end:
+            return False
+        done = 0
+        try:
+            while done < length:
+                extent = source.image.node.status(at - source.start + done, length - done)
+                if not extent.flags & Status.OFFSET_VALID or extent.node is None:
+                    raise NotSupported
+                self.target.node.copy_from_file(
+                    extent.node, extent.host_offset, at + done, extent.length
+                )
+                done += extent.length
+        except BlockError:
+            self.copy_range = False
         return self.copy_range
 
 

@@ -22,6 +22,7 @@ from thinvirt.image.qemu_img.getopt import (
     Option,
 )
 from thinvirt.image.qemu_img.opening import Images, cache_mode
+from thinvirt.image.qemu_img.pace import pacer
 from thinvirt.image.qemu_img.progress import Meter
 from thinvirt.image.qemu_img.report import Exit, console
 from thinvirt.image.qemu_img.target import NewTarget
@@ -252,7 +253,7 @@ class _Conversion:
                 warn=None if self.has("quiet") else console.warning,
                 watch=meter.watch,
                 count_first=self.has("progress"),
-                pace=_pace(self.request.rate) if self.request.rate else None,
+                pace=pacer(self.request.rate),
             )
             conversion.run()
         except ConvertFailed as error:
@@ -357,20 +358,3 @@ class _Conversion:
         except BlockError as error:
             console.block_error(error)
             raise Exit(1) from error
-
-
-def _pace(rate: int) -> Callable[[int], None]:
-    """Return what waits so that no more than `rate` bytes a second are written."""
-    import time
-
-    begun = time.monotonic()
-    written = 0
-
-    def wait(amount: int) -> None:
-        nonlocal written
-        written += amount
-        ahead = written / rate - (time.monotonic() - begun)
-        if ahead > 0:
-            time.sleep(ahead)
-
-    return wait
