@@ -170,3 +170,33 @@ def test_ssh_and_reboot_of_a_real_guest(home: Path, tiny_image: Path) -> None:
         assert "powered off" in command(store, "stop", "real").stdout
     finally:
         kill_all(home)
+
+
+def test_start_json_is_one_document_that_tells_of_the_waiting_too(store: Store) -> None:
+    assert command(store, "start", "web-002").returncode == 0
+    done = command(store, "start", "web-*", "--wait", "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    facts = {fact["name"]: fact for fact in json.loads(done.stdout)}
+    assert sorted(facts) == ["web-001", "web-002", "web-003"]
+    assert all(fact["reached"] and fact["stage"] == "login" for fact in facts.values())
+    assert facts["web-001"]["ssh_port"]
+    assert "action" not in facts["web-002"], "it ran already and was only waited for"
+
+
+def test_json_of_a_start_that_comes_to_nothing(store: Store) -> None:
+    late = command(store, "start", "web-001", "--wait", "agent", "--timeout", "0.5", "--json")
+    assert late.returncode == 7
+    (fact,) = json.loads(late.stdout)
+    assert (fact["done"], fact["reached"]) == (True, False)
+    assert json.loads(late.stderr)["error"]["kind"] == "timeout"
+
+
+def test_clones_are_told_as_json_though_their_start_fails(store: Store) -> None:
+    words = ("clone", "sector", "lost", "--json", "--start", "--memory", "16M")
+    failed = thinvirt(store.layout.home, *words, THINVIRT_QEMU="/nonexistent/qemu")
+    assert failed.returncode == 69
+    assert [fact["name"] for fact in json.loads(failed.stdout)] == ["lost"]
+    assert json.loads(failed.stderr)["error"]["kind"] == "program-missing"
+    late = command(store, *words[:2], "late", *words[3:], "--wait", "--timeout", "0")
+    (fact,) = json.loads(late.stdout)
+    assert (late.returncode, fact["reached"], fact["pid"] > 0) == (7, False, True)

@@ -5,16 +5,18 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
+from thinvirt.cli import power_view
 from thinvirt.cli.output import note, print_json_rows, progress
 from thinvirt.cli.stores import store_of
 from thinvirt.cli.vm_options import add_vm_options, spec_from_args
-from thinvirt.errors import UsageError
+from thinvirt.errors import ThinvirtError, Timeout, UsageError
 from thinvirt.units import format_duration, format_size, parse_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from thinvirt.service.clones import ClonePlan
+    from thinvirt.service.power import PowerResult
     from thinvirt.store import Store, Vm
 
 _LISTED = 10  # names a person is shown; programs get all, by --json
@@ -75,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         extended_l2=not args.plain_l2,
         spec=spec_from_args(args),
     )
-    if args.timeout < 0:
+    if not args.timeout >= 0:
         raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
     if args.print_command:
@@ -90,9 +92,12 @@ def run(args: argparse.Namespace) -> int:
         vms = clone(store, request, progress=bars)
     if not args.json:
         _tell(store, vms, time.monotonic() - began)
-    started = _start(store, vms, args) if args.start or args.wait else {}
-    if args.json:
+    started: dict[str, dict[str, Any]] = {}
+    trouble = _start(store, vms, args, started) if args.start or args.wait else None
+    if args.json:  # whatever became of their start: they are there
         print_json_rows(_facts(store, vm) | started.get(vm.name, {}) for vm in vms)
+    if trouble is not None:
+        raise trouble
     return 0
 
 
@@ -130,34 +135,58 @@ def _tell_plan(store: "Store", planned: "ClonePlan", *, as_json: bool) -> None:
 
 
 def _start(
-    store: "Store", vms: "Sequence[Vm]", args: argparse.Namespace
-) -> dict[str, dict[str, Any]]:
-    """Start the new VMs and wait for them; return what became of each. Raises what went wrong."""
+    store: "Store",
+    vms: "Sequence[Vm]",
+    args: argparse.Namespace,
+    facts: dict[str, dict[str, Any]],
+) -> ThinvirtError | None:
+    """Start the new VMs, wait for them if asked, and return what went wrong first.
+
+    Args:
+        store: theirs.
+        vms: the VMs.
+        args: the command line.
+        facts: what became of each is added here, by its name.
+    """
     from thinvirt.service.power import start
 
     quiet = args.quiet or args.json
-    results = start(store, vms, say=None if quiet else note)
+    try:
+        results = start(
+            store, vms, on_result=None if quiet else _tell_start, say=None if quiet else note
+        )
+    except ThinvirtError as error:  # not one of them could be started
+        return error
+    facts |= {result.name: _running_facts(result.to_facts()) for result in results}
     failed = [result for result in results if result.error is not None]
     for result in failed[1:]:
-        note(f"{result.name}: {result.error}")
-    if failed and failed[0].error is not None:
-        raise failed[0].error
-    facts = {result.name: _running_facts(result.to_facts()) for result in results}
+        if not args.json:
+            note(f"{result.name}: {result.error}")
+    trouble = failed[0].error if failed else None
     if args.wait:
         from thinvirt.cli.waiting_view import require_reached, wait_and_tell
 
-        waited = wait_and_tell(store, vms, timeout_s=args.timeout, quiet=quiet)
+        running = [vm for vm, result in zip(vms, results, strict=True) if result.done]
+        waited = wait_and_tell(store, running, timeout_s=args.timeout, quiet=quiet)
         for outcome in waited:
             facts[outcome.name] |= outcome.to_facts()
-        require_reached(waited)
-    elif not quiet:
+        try:
+            require_reached(waited, as_json=args.json)
+        except Timeout as error:
+            return trouble or error
+    elif not quiet and not failed:
         which = vms[0].name if len(vms) == 1 else f"'{args.name}-*'"
         note(f"started; thinvirt wait {which} tells when they are at their login")
-    return facts
+    return trouble
+
+
+def _tell_start(result: "PowerResult") -> None:
+    if result.error is None:  # told at the end, together
+        note(power_view.line(result))
 
 
 def _running_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: facts[key] for key in ("accel", "ssh_port", "vnc", "pid") if key in facts}
+    return {key: facts[key] for key in ("accel", "ssh_port", "vnc", "pid", "error") if key in facts}
 
 
 def _facts(store: "Store", vm: "Vm") -> dict[str, Any]:

@@ -9,6 +9,7 @@ from thinvirt.units import format_duration
 
 if TYPE_CHECKING:
     from thinvirt.service.power import PowerResult
+    from thinvirt.service.waiting import WaitResult
 
 
 def teller(*, as_json: bool) -> "Callable[[PowerResult], None] | None":
@@ -43,13 +44,25 @@ def line(result: "PowerResult") -> str:
     return text
 
 
-def finish(results: "Sequence[PowerResult]", *, as_json: bool) -> int:
-    """Print JSON if that was asked, count the failures of many, and return the exit status."""
+def finish(
+    results: "Sequence[PowerResult]", *, as_json: bool, waited: "Sequence[WaitResult]" = ()
+) -> int:
+    """Print JSON if that was asked, else count the failures of many; return the exit status.
+
+    Args:
+        results: what became of each VM.
+        as_json: print the facts, for programs.
+        waited: how far those came that were then waited for; their facts join the others, and
+            ``elapsed_s`` is then theirs: from the start until what was waited for.
+    """
     from thinvirt.service.power import exit_status
 
-    if as_json:
-        print_json([result.to_facts() for result in results])
     failed = sum(not result.done for result in results)
-    if failed and len(results) > 1:
+    if as_json:
+        rows = {result.name: result.to_facts() for result in results}
+        for outcome in waited:
+            rows[outcome.name] = rows.get(outcome.name, {}) | outcome.to_facts()
+        print_json(list(rows.values()))
+    elif failed and len(results) > 1:
         note(f"{failed} of {len(results)} failed")
     return exit_status(results)

@@ -1,8 +1,13 @@
 """``thinvirt start``: start VMs, and wait for them if asked."""
 
 import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from thinvirt.errors import UsageError
+
+if TYPE_CHECKING:
+    from thinvirt.service.waiting import WaitResult
 
 _DEFAULT_TIMEOUT_S = 600.0
 _EPILOG = """
@@ -35,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--parallel", type=int, metavar="N", help="how many may boot at once (the host's cores)"
     )
-    parser.add_argument("--json", action="store_true", help="print the results as JSON")
+    parser.add_argument("--json", action="store_true", help="print the results as JSON, at the end")
     parser.add_argument("--quiet", "-q", action="store_true", help="show no progress")
     parser.epilog = _EPILOG
 
@@ -64,13 +69,18 @@ def run(args: argparse.Namespace) -> int:
     )
     if running and not args.json:
         print(f"{len(running)} more ran already")
-    status = power_view.finish(results, as_json=args.json)
+    waited: Sequence[WaitResult] = ()
     if args.wait:
-        from thinvirt.cli.waiting_view import require_reached, wait_and_tell
+        from thinvirt.cli.waiting_view import wait_and_tell
 
         started = [vm for vm, result in zip(vms, results, strict=True) if result.done]
         started += running
-        require_reached(
-            wait_and_tell(store, started, until=args.wait, timeout_s=args.timeout, quiet=silent)
+        waited = wait_and_tell(
+            store, started, until=args.wait, timeout_s=args.timeout, quiet=silent
         )
+    status = power_view.finish(results, as_json=args.json, waited=waited)
+    if args.wait:
+        from thinvirt.cli.waiting_view import require_reached
+
+        require_reached(waited, as_json=args.json)
     return status

@@ -67,5 +67,5 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.json:
         print_json([result.to_facts() for result in results])
-    require_reached(results)
+    require_reached(results, as_json=args.json)
     return 0

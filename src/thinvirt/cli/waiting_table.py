@@ -43,10 +43,9 @@ class LiveTable:
         table.add_column("ELAPSED", justify="right")
         known = [self._results[name] for name in self._names if name in self._results]
         if len(known) > room:
-            known.sort(key=lambda item: item[0].reached or bool(item[0].reason))
+            known.sort(key=lambda item: item[0].is_done)
         for result, seen_at in known[:room]:
-            done = result.reached or bool(result.reason)
-            elapsed = result.elapsed_s + (0.0 if done else time.monotonic() - seen_at)
+            elapsed = result.elapsed_s + (0.0 if result.is_done else time.monotonic() - seen_at)
             style = "green" if result.reached else "red" if result.reason else ""
             table.add_row(
                 Text(result.name), Text(result.state_text, style=style), format_duration(elapsed)

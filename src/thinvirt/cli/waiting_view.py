@@ -56,8 +56,12 @@ def wait_and_tell(
     return results
 
 
-def require_reached(results: Sequence[WaitResult]) -> None:
+def require_reached(results: Sequence[WaitResult], *, as_json: bool = False) -> None:
     """Return if every VM came to what was waited for; else tell of the others and raise.
+
+    Args:
+        results: of each VM.
+        as_json: they have been printed as JSON, which tells of each already.
 
     Raises:
         Timeout: some did not come. The first few are told of on stderr with stage and last lines.
@@ -65,16 +69,21 @@ def require_reached(results: Sequence[WaitResult]) -> None:
     stuck = [result for result in results if not result.reached]
     if not stuck:
         return
+    if not as_json:
+        _tell_stuck(stuck)
+    raise Timeout(
+        f"{len(stuck)} of {len(results)} did not come to {TITLES[stuck[0].until]}",
+        hint=WAITING_HINT.replace("NAME", stuck[0].name),
+    )
+
+
+def _tell_stuck(stuck: Sequence[WaitResult]) -> None:
     for result in stuck[:SHOWN_STUCK]:
         note(stuck_text(result))
         for line in result.last_lines[-SHOWN_LINES:]:
             print(f"    | {line}", file=sys.stderr)
     if len(stuck) > SHOWN_STUCK:
         note(f"and {len(stuck) - SHOWN_STUCK} more")
-    raise Timeout(
-        f"{len(stuck)} of {len(results)} did not come to {TITLES[stuck[0].until]}",
-        hint=WAITING_HINT.replace("NAME", stuck[0].name),
-    )
 
 
 def stuck_text(result: WaitResult) -> str:
@@ -118,6 +127,8 @@ class _Lines:
         self._told: dict[str, str] = {}
 
     def update(self, result: WaitResult) -> None:
+        if result.until == "login" and result.stage == "login" and not result.is_done:
+            return  # a prompt is believed a moment later, and then dated to when it was shown
         text = result.state_text
         if self._told.get(result.name) != text:
             self._told[result.name] = text

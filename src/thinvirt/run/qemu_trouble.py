@@ -46,7 +46,15 @@ def _known_trouble(said: str, words: str, spec: VmSpec) -> ThinvirtError | None:
         return _port_taken(forward["rule"])
     if "Failed to find an available port" in said or ("-vnc" in words and "in use" in words):
         port = VNC_BASE_PORT if spec.vnc == "auto" else int(spec.vnc.rpartition(":")[2])
-        return Conflict(f"port {port} for VNC is taken{holder_of_port(port)}")
+        return Conflict(
+            f"port {port} for VNC is taken{holder_of_port(port)}",
+            hint="free it, or make the VM with --vnc auto",
+        )
+    if "failed to initialize kvm" in words:
+        return QemuFailed(
+            f"QEMU did not start: {words}",
+            hint="without THINVIRT_ACCEL=kvm what works on this host is found out",
+        )
     if "Failed to get" in words and "lock" in words:
         return Busy(
             "another process has the VM's disk open",
@@ -75,7 +83,7 @@ def _port_taken(rule: str) -> Conflict:
     return Conflict(
         f"port {port}/{protocol} of {address or 'this host'} is taken"
         f"{holder_of_port(int(port), protocol)}",
-        hint="choose another host port with --forward HOST:GUEST"
+        hint="free it, or make the VM with another host port: --forward HOST:GUEST"
         if int(port) >= 1024
-        else "ports below 1024 are for root; choose another",
+        else "ports below 1024 are for root: make the VM with another: --forward HOST:GUEST",
     )

@@ -52,6 +52,11 @@ class WaitResult:
     reason: str = ""
 
     @property
+    def is_done(self) -> bool:
+        """Whether it came, or will not."""
+        return self.reached or bool(self.reason)
+
+    @property
     def stage_title(self) -> str:
         """The stage, for people."""
         return STAGE_BY_ID[self.stage].title
