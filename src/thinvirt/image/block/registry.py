@@ -47,6 +47,7 @@ _PROTOCOLS = {
 FOREIGN_FORMATS = frozenset(
     {"bochs", "cloop", "dmg", "parallels", "qcow", "qed", "vdi", "vhdx", "vmdk", "vpc", "vvfat"}
 )
+FOREIGN_READ_ONLY = frozenset({"bochs", "cloop", "dmg", "vvfat"})  # nobody can create those
 FOREIGN_PROTOCOLS = frozenset(
     {"ftp", "ftps", "http", "https", "iscsi", "nfs", "nvme", "rbd", "ssh", "vvfat", "fat"}
     | {"gluster", "gluster+tcp", "gluster+unix", "gluster+rdma", "iser", "sftp"}
