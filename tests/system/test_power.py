@@ -164,7 +164,8 @@ def test_ssh_and_reboot_of_a_real_guest(home: Path, tiny_image: Path) -> None:
         done = command(store, "ssh", "real", "--", "hostname; echo out; echo err >&2; exit 7")
         assert (done.returncode, done.stdout) == (7, "real\nout\n")
         assert "err" in done.stderr
-        assert "real: restarted" in command(store, "reboot", "real").stdout
+        assert command(store, "wait", "--agent", "real").returncode == 0
+        assert "restarted by its agent" in command(store, "reboot", "real").stdout
         assert command(store, "wait", "--ssh", "real").returncode == 0
         assert command(store, "ssh", "real", "--", "true").returncode == 0, "the same host key"
         assert "powered off" in command(store, "stop", "real").stdout
