@@ -12,6 +12,8 @@ from pathlib import Path
 from thinvirt import errors
 from thinvirt.cli.parsers import whole_parser
 from thinvirt.cli.verbs import VERBS
+from thinvirt.image.block.registry import FOREIGN_FORMATS, FOREIGN_PROTOCOLS
+from thinvirt.image.qemu_img.table import COMMANDS, command_module
 
 REFERENCE = Path(__file__).parent
 MADE = "<!-- made by script/reference: change the code, not this page -->\n"
@@ -64,7 +66,41 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"exit-status.md": exit_status_page, "commands.md": commands_page}
+def qemu_img_page() -> str:
+    """Return the table of how ``thin-img`` compares with qemu-img, command by command."""
+    parts = [
+        f"{MADE}# thin-img and qemu-img 7.2\n\n"
+        "`thin-img`, also `thinvirt image`, has the commands, options, output, messages and exit "
+        "status of qemu-img 7.2 for\nraw, qcow2 and luks images. Called by the name `qemu-img` "
+        "(a link) it says what qemu-img says, to the byte.\n\n"
+        "| support | meaning |\n|---|---|\n"
+        "| yes | as qemu-img |\n"
+        "| differs | the last column says how |\n"
+        "| accepted | taken, and without effect on what is done |\n\n"
+        "Other formats and protocols are handed to an installed qemu-img, with the same command "
+        "line:\n"
+        f"{', '.join(f'`{name}`' for name in sorted(FOREIGN_FORMATS | FOREIGN_PROTOCOLS))}.\n"
+        "Where there is none, a message says so and nothing is changed.\n"
+    ]
+    for name in COMMANDS:
+        command = command_module(name).COMMAND
+        rows = "\n".join(
+            f"| {' '.join(f'`{n}`' for n in option.names)} | {option.value.replace('|', ', ')} "
+            f"| {option.support} | {option.help} |"
+            for option in command.options
+        )
+        parts.append(
+            f"## {name}\n\n{command.summary} `{name} [options] {command.operands}`\n\n"
+            f"| option | value | support | what it does |\n|---|---|---|---|\n{rows}\n"
+        )
+    return "\n".join(parts)
+
+
+PAGES = {
+    "exit-status.md": exit_status_page,
+    "commands.md": commands_page,
+    "qemu-img.md": qemu_img_page,
+}
 
 
 def main() -> int:

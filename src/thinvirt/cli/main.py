@@ -95,6 +95,10 @@ def _unknown_verb(words: list[str]) -> UsageError:
 
 def dispatch(argv: list[str]) -> int:
     """Run one command line and return its exit status; errors pass through."""
+    if argv[:1] == ["image"]:  # a program of its own, with another way to read a command line
+        from thinvirt.cli.image import run_words
+
+        return run_words(argv[1:])
     words: list[str] = []
     for word in argv[:2]:
         if word.startswith("-"):

@@ -33,6 +33,7 @@ _ALL = (
     Verb("console", "thinvirt.cli.console", "attach to a VM's serial console"),
     Verb("ssh", "thinvirt.cli.ssh", "log in to a VM, or run a command in it"),
     Verb("screenshot", "thinvirt.cli.screenshot", "save a VM's screen as PNG"),
+    Verb("image", "thinvirt.cli.image", "disk images, with the command line of qemu-img"),
     Verb("df", "thinvirt.cli.df", "what templates and clones occupy, and what sharing saves"),
     Verb("completion", "thinvirt.cli.completion", "print a shell's completion script"),
 )
