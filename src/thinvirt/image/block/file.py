@@ -7,7 +7,6 @@ import fcntl
 import os
 import stat
 
-from thinvirt.image.block import fallocate
 from thinvirt.image.block.abilities import Creatable
 from thinvirt.image.block.base import BaseNode
 from thinvirt.image.block.errors import (
@@ -270,6 +269,8 @@ class FileNode(BaseNode, Creatable):
             file_offset += done
 
     def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        from thinvirt.image.block import fallocate
+
         self._forget_data(offset, length)
         if flags & WriteFlags.MAY_UNMAP and self._try(
             fallocate.punch_hole, offset, length, also={errno.EINVAL, errno.EBUSY}
@@ -302,6 +303,8 @@ class FileNode(BaseNode, Creatable):
         return True
 
     def _discard(self, offset: int, length: int) -> None:
+        from thinvirt.image.block import fallocate
+
         self._forget_data(offset, length)
         if self._can_punch:
             self._can_punch = self._try(fallocate.punch_hole, offset, length)

@@ -15,7 +15,10 @@ from struct import Struct
 
 from thinvirt.image.block.errors import BlockError, ImageLocked, with_reason
 from thinvirt.image.block.flags import Permission
-from thinvirt.image.block.lock_holders import find_holders
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from thinvirt.image.block.lock_holders import LockHolder
 
 PERMISSION_BASE = 100
 SHARED_BASE = 200
@@ -99,9 +102,7 @@ class PermissionLocks:
             verb = "unlock" if kind == fcntl.F_UNLCK else "lock"
             text = f"Failed to {verb} byte {byte}"
             if number in (errno.EAGAIN, errno.EACCES):
-                raise ImageLocked(
-                    text, number=number, holders=find_holders(self.fd, byte)
-                ) from error
+                raise ImageLocked(text, number=number, holders=self._holders(byte)) from error
             raise with_reason(text, number) from error
 
     def _check(self, perm: int, shared: int) -> None:
@@ -126,8 +127,13 @@ class PermissionLocks:
             raise ImageLocked(
                 message,
                 qemu_hint=f"Is another process using the image [{self.name}]?\n",
-                holders=find_holders(self.fd, byte),
+                holders=self._holders(byte),
             )
+
+    def _holders(self, byte: int) -> list[LockHolder]:
+        from thinvirt.image.block.lock_holders import find_holders  # only where somebody is
+
+        return find_holders(self.fd, byte)
 
 
 def locks_available(fd: int) -> bool:
