@@ -2,6 +2,6 @@
 
 import sys
 
-from thinvirt.cli.main import main
+from thinvirt.cli.entry import main
 
 sys.exit(main())

@@ -1,0 +1,18 @@
+"""Where the command begins: with what a Ctrl-C does while the rest is being loaded."""
+
+import signal
+
+
+def main() -> int:
+    """Run the command line of this process and return the exit status.
+
+    Loading takes a while on a busy host. An interrupt meanwhile ends the process by that signal,
+    silently, instead of raising inside some library's import.
+    """
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is signal.default_int_handler:  # not where a shell has it ignored
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    from thinvirt.cli import main as command
+
+    signal.signal(signal.SIGINT, handler)
+    return command.main()
