@@ -201,3 +201,19 @@ def test_clones_are_told_as_json_though_their_start_fails(store: Store) -> None:
     late = command(store, *words[:2], "late", *words[3:], "--wait", "--timeout", "0")
     (fact,) = json.loads(late.stdout)
     assert (late.returncode, fact["reached"], fact["pid"] > 0) == (7, False, True)
+
+
+def test_less_memory_than_the_template_needs_is_said(home: Path, tmp_path: Path) -> None:
+    store = open_store(home)
+    image = write_disk(tmp_path / "sector.img")
+    import_image(store, image, name="sector", facts={"min_memory_mib": 96})
+    clone(store, CloneRequest(template="sector", name="small", spec=SMALL))
+    try:
+        done = command(store, "start", "small")
+        assert done.returncode == 0
+        assert "small: 16 MiB of memory is less than the 96 MiB that sector@1 needs" in done.stderr
+        assert command(store, "stop", "--now", "small").returncode == 0
+        assert command(store, "start", "small", "--quiet").stderr == ""
+    finally:
+        store.close()
+        kill_all(home)

@@ -1,7 +1,7 @@
 """From a VM of the store to a running QEMU: every value the driver needs, resolved."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from thinvirt.errors import Conflict, ProgramMissing
@@ -166,23 +166,28 @@ def launch_vm(
             raise Conflict(f"VM '{vm.name}' is running already")
         check_base(store, vm.template)
         request = launch_request(store, vm, accel=accel, die_with_parent=die_with_parent, say=say)
-        warning = memory_warning(request.memory_mib)
-        if warning and say is not None:
-            say(f"{vm.name}: {warning}")
+        if say is not None:
+            for remark in memory_remarks(request.memory_mib, vm.template):
+                say(f"{vm.name}: {remark}")
         return qemu.launch(request)
 
 
-def memory_warning(needed_mib: int) -> str:
-    """Return a remark if the host has less memory free than a VM may come to use, else ""."""
+def memory_remarks(given_mib: int, template: Template) -> Iterator[str]:
+    """Yield what is doubtful about the memory a VM gets: less than it needs, or than there is."""
+    needed = template.facts.get("min_memory_mib")
+    if isinstance(needed, int) and given_mib < needed:
+        yield (
+            f"{format_size(given_mib * MIB)} of memory is less than the "
+            f"{format_size(needed * MIB)} that {template.ref} needs: it may not reach its login"
+        )
     with open("/proc/meminfo") as file:
         facts = dict(line.split(":", 1) for line in file)
     available = int(facts["MemAvailable"].split()[0]) << 10
-    if needed_mib * MIB <= available:
-        return ""
-    return (
-        f"it may use {format_size(needed_mib * MIB)} of memory, "
-        f"and {format_size(available)} are free on this host"
-    )
+    if given_mib * MIB > available:
+        yield (
+            f"it may use {format_size(given_mib * MIB)} of memory, "
+            f"and {format_size(available)} are free on this host"
+        )
 
 
 def run_state(store: Store, vm: Vm) -> RunState | None:
