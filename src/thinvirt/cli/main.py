@@ -1,7 +1,9 @@
 """The ``thinvirt`` command: finds the verb, loads only its module, turns errors into words."""
 
 import argparse
+import os
 import sys
+from contextlib import suppress
 from importlib import import_module
 from typing import NoReturn, Protocol
 
@@ -89,7 +91,8 @@ def _unknown_verb(words: list[str]) -> UsageError:
     group = words[0] if words and f"{words[0]} " in _groups() else ""
     typed = " ".join(words[:2]) if group else words[0]
     near = get_close_matches(typed, list(VERBS), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"{PROGRAM} {group} --help".strip()
+    help_of = f"{PROGRAM} {group}".strip()
+    hint = f"did you mean {' or '.join(near)}?" if near else f"{help_of} --help"
     return UsageError(f"there is no verb '{typed}'", hint=hint)
 
 
@@ -106,10 +109,10 @@ def dispatch(argv: list[str]) -> int:
         words.append(word)
     parser = build_parser(words)
     if isinstance(parser, Parser) and parser.get_default("run") is None:
-        args = parser.parse_args(argv if not words else argv[len(words) :])
         group_only = len(words) == 1 and f"{words[0]} " in _groups()
         if words and not group_only:
             raise _unknown_verb(words)
+        args = parser.parse_args(argv[len(words) :])
         if args.verb:
             raise UsageError(f"unexpected '{args.verb}'", hint=f"{PROGRAM} --help")
         parser.print_help()
@@ -123,22 +126,69 @@ def dispatch(argv: list[str]) -> int:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line and return the exit status; every planned error is told on stderr."""
     words = sys.argv[1:] if argv is None else argv
+    _prepare_streams()
     try:
         status = dispatch(words)
         sys.stdout.flush()
     except ThinvirtError as error:
-        from thinvirt.cli.output import tell_error
-
-        tell_error(error, as_json="--json" in words)
-        return error.exit_status
+        return _fail(error, words)
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
         return INTERRUPTED_STATUS
     except BrokenPipeError:
         # The reader went away (`thinvirt ls | head`): nothing to tell, and nobody to tell it to.
+        _drop_output()
         sys.stderr.close()
         return 0
+    except OSError as error:
+        # The store and the image layer explain theirs, so this is our output or the surroundings.
+        _drop_output()
+        return _fail(_explained(error), words)
     return status
+
+
+def _prepare_streams() -> None:
+    """Make the standard streams fit to print on, however the command was started.
+
+    A closed one would hand its number to the next file opened, which a child would then write to;
+    and what a stream's encoding does not have is written as an escape.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number: this one
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _drop_output() -> None:
+    """Forget what could not be printed, or the interpreter complains of it again at its end."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(error: ThinvirtError, words: list[str]) -> int:
+    """Tell an error and return its exit status."""
+    from thinvirt.cli.output import tell_error
+
+    with suppress(OSError):  # a full log still gets the right status
+        tell_error(error, as_json="--json" in words)
+    return error.exit_status
+
+
+def _explained(error: OSError) -> ThinvirtError:
+    from pathlib import Path
+
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return ThinvirtError("the current directory has been removed", hint="cd")
+    if error.filename:
+        return ThinvirtError(f"{os.fsdecode(error.filename)}: {error.strerror}")
+    return ThinvirtError(f"cannot write the output: {error.strerror or error}")
 
 
 if __name__ == "__main__":

@@ -18,23 +18,36 @@ def tell_error(error: ThinvirtError, *, as_json: bool = False) -> None:
     if as_json:
         print(json.dumps({"error": error.as_facts()}), file=sys.stderr)
         return
-    print(f"{PROGRAM}: {error}", file=sys.stderr)
+    print(f"{PROGRAM}: {visible(str(error))}", file=sys.stderr)
     if error.hint:
-        print(f"  hint: {error.hint}", file=sys.stderr)
+        print(f"  hint: {visible(error.hint)}", file=sys.stderr)
 
 
 def note(message: str) -> None:
     """Print a remark on stderr, beside what the command prints for programs."""
-    print(f"{PROGRAM}: {message}", file=sys.stderr)
+    print(f"{PROGRAM}: {visible(message)}", file=sys.stderr)
+
+
+def visible(text: str) -> str:
+    """Return `text` with what a terminal would obey written as escapes: file names may have it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _json(value: object, *, indent: int | None = None) -> str:
+    # An escape of Python's for what the encoding does not have would be none of JSON's.
+    is_utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, ensure_ascii=not is_utf8, indent=indent)
 
 
 def print_json(facts: object) -> None:
     """Print facts as JSON: a list of objects is an array, one object a line."""
     if isinstance(facts, list):
-        rows = (",\n ".join(json.dumps(row, ensure_ascii=False) for row in facts)).join("[]")
+        rows = (",\n ".join(_json(row) for row in facts)).join("[]")
         print(rows)
     else:
-        print(json.dumps(facts, ensure_ascii=False, indent=2))
+        print(_json(facts, indent=2))
 
 
 def table(
@@ -89,7 +102,7 @@ def print_json_rows(rows: Iterable[Mapping[str, Any]]) -> None:
     """Print a JSON array, one object a line, while the rows come: there may be 100,000."""
     before = "["
     for row in rows:
-        print(before, json.dumps(row, ensure_ascii=False), sep="", end="")
+        print(before, _json(row), sep="", end="")
         before = ",\n "
     print("[]" if before == "[" else "]")
 
