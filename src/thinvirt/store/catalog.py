@@ -19,6 +19,7 @@ _TEMPLATE = (
 )
 _VM = "id, name, batch_id, overrides"
 _MIN_DIGEST_PREFIX = 6
+_MAX_VERSION_DIGITS = 18  # SQLite counts to 2^63
 
 
 class Catalog:
@@ -48,6 +49,8 @@ class Catalog:
         name, at, version = ref.partition("@")
         if at and not (version.isascii() and version.isdecimal()):
             raise UsageError(f"'{ref}' names no version", hint=f"a number, such as {name}@1")
+        if len(version) > _MAX_VERSION_DIGITS:
+            raise self._no_template(ref, name)
         rows = self.database.rows(
             f"SELECT {_TEMPLATE} FROM templates WHERE name = ?1 AND (?2 IS NULL OR version = ?2) "  # noqa: S608
             "ORDER BY version DESC LIMIT 1",

@@ -37,18 +37,18 @@ class Database:
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[Row]:
         """Return all rows of a query."""
         with explained(self.home):
-            return self._connection.execute(sql, values).fetchall()
+            return self._execute(sql, values).fetchall()
 
     def row(self, sql: str, values: Sequence[Any] = ()) -> Row | None:
         """Return the first row of a query, or None."""
         with explained(self.home):
-            found: Row | None = self._connection.execute(sql, values).fetchone()
+            found: Row | None = self._execute(sql, values).fetchone()
             return found
 
     def run(self, sql: str, values: Sequence[Any] = ()) -> int:
         """Run one changing statement; return the id of the row it inserted."""
         with explained(self.home):
-            return self._connection.execute(sql, values).lastrowid or 0
+            return self._execute(sql, values).lastrowid or 0
 
     def run_many(self, sql: str, values: Iterable[Sequence[Any]]) -> None:
         """Run one changing statement for each tuple of values."""
@@ -85,6 +85,18 @@ class Database:
     def close(self) -> None:
         """Close the connection."""
         self._connection.close()
+
+    def _execute(self, sql: str, values: Sequence[Any]) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, values)
+        except UnicodeEncodeError:
+            # Bytes that are no UTF-8, from the command line or a file's name: SQLite takes text
+            # only. Escapes keep a source readable, and no name has a backslash to be found by.
+            return self._connection.execute(sql, [_as_text(value) for value in values])
+
+
+def _as_text(value: object) -> object:
+    return value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
 
 
 def open_database(home: Path, path: Path, *, writable: bool) -> Database:

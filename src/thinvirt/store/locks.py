@@ -77,7 +77,7 @@ def try_lock(
         if _is_at(fd, path):
             if not shared:
                 os.ftruncate(fd, 0)
-                os.pwrite(fd, f"{os.getpid()} {command}\n".encode(), 0)
+                os.pwrite(fd, os.fsencode(f"{os.getpid()} {command}\n"), 0)
             return Lock(path, fd, keep_file=keep_file or shared)
         os.close(fd)  # its last holder removed it between our open and our lock
 
@@ -124,7 +124,7 @@ def busy(what: str, path: Path) -> Busy:
 def holder(path: Path) -> str:
     """Return who holds the lock: ``process 4711 (thinvirt stop web-001)``."""
     try:
-        pid, _, command = path.read_text().strip().partition(" ")
+        pid, _, command = os.fsdecode(path.read_bytes()).strip().partition(" ")
     except OSError:
         pid = command = ""
     if not pid:
