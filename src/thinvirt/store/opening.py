@@ -68,6 +68,11 @@ def _create(layout: Layout) -> None:
     home = layout.home
     if home.exists() and not home.is_dir():
         raise StoreUnusable(f"the store {home} is no directory", hint=ELSEWHERE)
+    if home.is_symlink() and not home.exists():
+        raise StoreUnusable(
+            f"the store {home} is a symbolic link to {home.readlink()}, which is not there",
+            hint=f"make that directory, or {ELSEWHERE}",
+        )
     home.mkdir(mode=_HOME_MODE, parents=True, exist_ok=True)
     if not os.access(home, os.W_OK | os.X_OK):
         raise not_ours(home, home)

@@ -157,7 +157,7 @@ class Store:
             try:
                 with explained(self.layout.home):
                     folder.mkdir(mode=0o700)
-                yield folder
+                    yield folder
             finally:
                 from shutil import rmtree
 

@@ -15,9 +15,17 @@ ELSEWHERE = "set THINVIRT_HOME to a directory that suits"
 
 @contextmanager
 def explained(home: Path) -> Iterator[None]:
-    """Turn `OSError` and SQLite's errors from inside into ours; `home` is the store they hit."""
+    """Turn `OSError` and SQLite's errors from inside into ours; `home` is the store they hit.
+
+    A full disk that the image layer met is told of as the store's: that layer names a file which
+    is gone again when the message is read.
+    """
     try:
         yield
+    except NoSpace as error:
+        if error.path is None or home not in error.path.parents:
+            raise
+        raise _full(home) from error
     except OSError as error:
         raise explain_os_error(error, home) from error
     except sqlite3.Error as error:
@@ -28,10 +36,7 @@ def explain_os_error(error: OSError, home: Path) -> ThinvirtError:
     """Return our error for what the kernel refused."""
     place = Path(os.fsdecode(error.filename)) if error.filename else home
     if error.errno in FULL:
-        return NoSpace(
-            f"no space left for the store {home}",
-            hint="thinvirt df shows who uses it; nothing half made was left behind",
-        )
+        return _full(home)
     if error.errno == errno.EROFS:
         return read_only(home)
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -59,6 +64,13 @@ def explain_sqlite_error(error: sqlite3.Error, home: Path) -> ThinvirtError:
             hint="the images are untouched: put back a copy of catalog.sqlite3, and keep this one",
         )
     return StoreUnusable(f"the catalogue of {home} cannot be used: {error}")
+
+
+def _full(home: Path) -> NoSpace:
+    return NoSpace(
+        f"no space left for the store {home}",
+        hint="thinvirt df shows who uses it; nothing half made was left behind",
+    )
 
 
 def read_only(home: Path) -> StoreUnusable:
