@@ -46,16 +46,9 @@ def _makers(store: Store) -> set[str]:
     with explained(store.layout.home), os.scandir(store.layout.incoming) as entries:
         makers.update(entry.name for entry in entries if entry.name != store.layout.downloads.name)
     with explained(store.layout.home), os.scandir(store.layout.locks) as entries:
-        # A maker may have been killed before it noted anything: then only its lock's file is left.
+        # A maker killed before it noted anything, or after it had finished, leaves its lock's file.
         names = (store.layout.maker_of(entry.name) for entry in entries)
         makers.update(name for name in names if name)
-    # A maker killed before it noted anything, or after it had finished, leaves only its lock file.
-    with explained(store.layout.home), os.scandir(store.layout.locks) as entries:
-        makers.update(
-            entry.name[len("maker-") : -len(".lock")]
-            for entry in entries
-            if entry.name.startswith("maker-")
-        )
     return makers
 
 
