@@ -2,10 +2,10 @@
 
 import argparse
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinvirt.cli.output import note
+from thinvirt.cli.stores import store_of
 from thinvirt.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -51,12 +51,11 @@ def run(args: argparse.Namespace) -> int:
     """Attach or print, and return the exit status."""
     from thinvirt.run.console import parse_escape
     from thinvirt.run.folder import VmFolder
-    from thinvirt.store import open_store
 
     if args.follow and not args.log:
         raise UsageError("--follow goes with --log", hint="thinvirt console --log --follow NAME")
     escape = parse_escape(args.escape)
-    store = open_store(Path(args.store) if args.store else None, create=False)
+    store = store_of(args)
     vm = store.catalog.find_vm(args.name)
     folder = VmFolder(store.layout.run_dir(vm.id), store.layout.log_dir(vm.id))
     store.close()

@@ -2,11 +2,11 @@
 
 import argparse
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinvirt.cli.main import Parser
 from thinvirt.cli.output import note
+from thinvirt.cli.stores import home_of
 from thinvirt.cli.vm_options import add_vm_options, spec_from_args
 from thinvirt.errors import (
     NotFound,
@@ -77,8 +77,7 @@ def run(args: argparse.Namespace) -> int:
 
     try:
         request = _request(args)
-        home = Path(args.store) if args.store else None
-        return foreground.run(home, request, say=note)
+        return foreground.run(home_of(args), request, say=note)
     except ThinvirtError as error:
         raise in_contract(error) from error
 

@@ -1,9 +1,9 @@
 """``thinvirt wait``: until VMs answer at their login, their SSH server or their agent."""
 
 import argparse
-from pathlib import Path
 
 from thinvirt.cli.output import print_json
+from thinvirt.cli.stores import store_of
 from thinvirt.errors import UsageError
 
 _DEFAULT_TIMEOUT_S = 600.0
@@ -56,11 +56,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Wait, print the results, and return the exit status."""
     from thinvirt.cli.waiting_view import require_reached, wait_and_tell
-    from thinvirt.store import open_store
 
     if not args.timeout >= 0:
         raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
-    store = open_store(Path(args.store) if args.store else None, create=False)
+    store = store_of(args)
     vms = store.catalog.find_vms(args.names)
     results = wait_and_tell(
         store, vms, until=args.until, timeout_s=args.timeout, quiet=args.quiet or args.json

@@ -3,10 +3,11 @@
 import argparse
 import os
 import sys
-from pathlib import Path
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from thinvirt.cli.output import note, print_json, progress, table
+from thinvirt.cli.stores import store_of
 from thinvirt.errors import UsageError
 from thinvirt.units import format_size
 
@@ -91,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     """Pull, or tell about the catalogue."""
     from thinvirt.store.image_catalogue import load_catalogue
 
-    if args.timeout <= 0 or args.tries < 1:
+    if not 0 < args.timeout < inf or args.tries < 1:
         raise UsageError("--timeout must be above zero and --tries at least 1")
     images = load_catalogue()
     if args.list:
@@ -263,12 +264,11 @@ def _print_commands(plan: "Plan", client: "Client") -> int:
 
 def _pull(plan: "Plan", args: argparse.Namespace) -> int:
     from thinvirt.service.pulls import pull
-    from thinvirt.store import open_store
     from thinvirt.store.fetch.download import fetched_so_far
 
     if plan.checksum is None and not plan.sums_url:
         note(f"--no-verify: nothing vouches for {plan.url}")
-    store = open_store(Path(args.store) if args.store else None)
+    store = store_of(args, create=True)
     try:
         with progress(quiet=args.quiet) as bar:
             pulled = pull(store, _client(args), plan, bar)

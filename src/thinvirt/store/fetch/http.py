@@ -232,7 +232,9 @@ class Client:
 def _is_web(url: str) -> bool:
     try:
         parts = urlsplit(url)
-    except ValueError:
+        parts.port  # noqa: B018 - looks at it, and raises
+        url.encode()
+    except ValueError:  # UnicodeEncodeError is one: bytes that are no text
         return False
     return parts.scheme in ("http", "https") and bool(parts.hostname)
 
@@ -252,7 +254,7 @@ def check_url(url: str) -> None:
     """Refuse what is not an HTTP or HTTPS URL with a host.
 
     Raises:
-        UsageError: another scheme, or no host.
+        UsageError: another scheme, no host, an impossible port, or no text.
     """
     if not _is_web(url):
         raise UsageError(
