@@ -112,8 +112,15 @@ def _tell(store: "Store", vms: "Sequence[Vm]", took_s: float) -> None:
 
 
 def _tell_plan(store: "Store", planned: "ClonePlan", *, as_json: bool) -> None:
-    taken = store.catalog.taken(planned.names)
+    """Tell what would be made.
+
+    Raises:
+        Conflict: nothing, because names are taken; in JSON it is told which.
+    """
+    from thinvirt.store.batches import refuse_taken
+
     if as_json:
+        taken = frozenset(store.catalog.taken(planned.names))
         print_json_rows(
             {
                 "name": name,
@@ -123,6 +130,8 @@ def _tell_plan(store: "Store", planned: "ClonePlan", *, as_json: bool) -> None:
             }
             for name in planned.names
         )
+    refuse_taken(store, planned.names)
+    if as_json:
         return
     count = len(planned.names)
     shown = ", ".join(planned.names[:_LISTED]) + (", …" if count > _LISTED else "")
@@ -130,8 +139,6 @@ def _tell_plan(store: "Store", planned: "ClonePlan", *, as_json: bool) -> None:
         f"would make {count} linked {'clone' if count == 1 else 'clones'} of "
         f"{planned.template.ref}, {format_size(planned.virtual_size)} each: {shown}"
     )
-    if taken:
-        note(f"but there are VMs named {', '.join(taken[:_LISTED])} already")
 
 
 def _start(

@@ -86,9 +86,11 @@ def disk_size(template: Template, virtual_size: int | None) -> int:
     wanted = template.virtual_size if virtual_size is None else virtual_size
     wanted = -(-wanted // _SECTOR) * _SECTOR
     if wanted < template.virtual_size:
+        sizes = [format_size(size) for size in (wanted, template.virtual_size)]
+        if sizes[0] == sizes[1]:  # they differ by less than is shown
+            sizes = [f"{size} bytes" for size in (wanted, template.virtual_size)]
         raise UsageError(
-            f"a disk of {format_size(wanted)} is smaller than template {template.ref}, "
-            f"which has {format_size(template.virtual_size)}",
+            f"a disk of {sizes[0]} is smaller than template {template.ref}, which has {sizes[1]}",
             hint=f"--size {template.virtual_size} or more; "
             "file systems of a template cannot be made smaller",
         )
@@ -132,6 +134,25 @@ def remove_folder(folder: Path) -> None:
         return
 
 
+def refuse_taken(store: Store, names: Sequence[str]) -> None:
+    """Return if no VM has one of these names.
+
+    Raises:
+        Conflict: one has; the message names it, or the first few.
+    """
+    taken = store.catalog.taken(names)
+    if not taken:
+        return
+    if len(taken) == 1:
+        raise Conflict(
+            f"there is a VM '{taken[0]}' already", hint=f"another name, or: thinvirt rm {taken[0]}"
+        )
+    raise Conflict(
+        f"there are VMs of these names already: {name_some(taken)}",
+        hint="another name; nothing was made",
+    )
+
+
 def name_some(names: Sequence[str], count: int | None = None) -> str:
     """Return the first few of many names, and how many more there are."""
     total = len(names) if count is None else count
@@ -149,7 +170,7 @@ def _reserve(
     maker: str,
 ) -> int:
     with store.database.transaction():
-        _refuse_taken(store, names)
+        refuse_taken(store, names)
         if not store.database.row("SELECT 1 FROM templates WHERE id = ?", (template.id,)):
             raise NotFound(f"template {template.ref} has just been removed")
         return store.database.run(
@@ -169,7 +190,7 @@ def _reserve(
 def _commit(store: Store, batch_id: int, names: Sequence[str], owner: str | None) -> None:
     database = store.database
     with database.transaction():
-        _refuse_taken(store, names)  # another command may have been quicker
+        refuse_taken(store, names)  # another command may have been quicker
         row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'vms'")
         first = (row[0] if row else 0) + 1
         database.run_many(
@@ -181,20 +202,6 @@ def _commit(store: Store, batch_id: int, names: Sequence[str], owner: str | None
             "WHERE id = ?",
             (owner, first, first + len(names) - 1, batch_id),
         )
-
-
-def _refuse_taken(store: Store, names: Sequence[str]) -> None:
-    taken = store.catalog.taken(names)
-    if not taken:
-        return
-    if len(taken) == 1:
-        raise Conflict(
-            f"there is a VM '{taken[0]}' already", hint=f"another name, or: thinvirt rm {taken[0]}"
-        )
-    raise Conflict(
-        f"there are VMs of these names already: {name_some(taken)}",
-        hint="another name; nothing was made",
-    )
 
 
 def _make_folder(folder: Path) -> None:
