@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from thinvirt.cli import power_view
 from thinvirt.cli.output import note, print_json_rows, progress
 from thinvirt.cli.stores import store_of
+from thinvirt.cli.values import seconds
 from thinvirt.cli.vm_options import add_vm_options, spec_from_args
-from thinvirt.errors import ThinvirtError, Timeout, UsageError
+from thinvirt.errors import ThinvirtError, Timeout
 from thinvirt.units import format_duration, format_size, parse_size
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=_DEFAULT_TIMEOUT_S,
         metavar="S",
         help="with --wait: no longer than so many seconds (%(default)g)",
@@ -77,8 +78,6 @@ def run(args: argparse.Namespace) -> int:
         extended_l2=not args.plain_l2,
         spec=spec_from_args(args),
     )
-    if not args.timeout >= 0:
-        raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
     if args.print_command:
         for command in qemu_img_commands(store, plan(store, request)):

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from thinvirt.cli.output import note
 from thinvirt.cli.stores import store_of
+from thinvirt.cli.values import seconds
 from thinvirt.errors import NotFound, UsageError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--linger",
-        type=float,
+        type=seconds,
         default=_LINGER_S,
         metavar="S",
         help="at the end of piped input, leave after so many seconds of silence (%(default)g)",
@@ -50,14 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Attach or print, and return the exit status."""
     from thinvirt.run.console import parse_escape
-    from thinvirt.run.folder import VmFolder
+    from thinvirt.service.launching import folder_of
 
     if args.follow and not args.log:
         raise UsageError("--follow goes with --log", hint="thinvirt console --log --follow NAME")
     escape = parse_escape(args.escape)
     store = store_of(args)
     vm = store.catalog.find_vm(args.name)
-    folder = VmFolder(store.layout.run_dir(vm.id), store.layout.log_dir(vm.id))
+    folder = folder_of(store, vm)
     store.close()
     if args.log:
         return _print_log(folder, vm.name, follow=args.follow)

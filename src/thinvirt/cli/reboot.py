@@ -2,7 +2,7 @@
 
 import argparse
 
-from thinvirt.errors import UsageError
+from thinvirt.cli.values import seconds
 
 _EPILOG = """
 The guest's agent is asked, or Ctrl-Alt-Delete is pressed where there is none. A guest that has not
@@ -17,7 +17,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="VMs, by name or pattern: 'web-*'")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=60.0,
         metavar="S",
         help="how long the guest has to restart by itself (%(default)g)",
@@ -33,8 +33,6 @@ def run(args: argparse.Namespace) -> int:
     from thinvirt.cli.stores import store_of
     from thinvirt.service import power
 
-    if not args.timeout >= 0:
-        raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
     results = power.reboot(
         store,

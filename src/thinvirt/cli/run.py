@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from thinvirt.cli.main import Parser
 from thinvirt.cli.output import note
 from thinvirt.cli.stores import home_of
+from thinvirt.cli.values import seconds
 from thinvirt.cli.vm_options import add_vm_options, spec_from_args
 from thinvirt.errors import (
     NotFound,
@@ -53,13 +54,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         metavar="S",
         help="end the VM, with status 1, if it is not ready after so many seconds",
     )
     parser.add_argument(
         "--stop-timeout",
-        type=float,
+        type=seconds,
         default=_STOP_TIMEOUT_S,
         metavar="S",
         help="seconds from the request to stop until everything is gone (%(default)g)",
@@ -100,9 +101,6 @@ def _request(args: argparse.Namespace) -> "RunRequest":
         spec = spec_from_args(args)
     except NotFound as error:  # a file named by an option
         raise RequestWrong(str(error), hint=error.hint) from error
-    for option, value in (("--timeout", args.timeout), ("--stop-timeout", args.stop_timeout)):
-        if value is not None and not 0 <= value < float("inf"):
-            raise RequestWrong(f"{option} {value:g} is not possible", hint="seconds, 0 or more")
     check_template_name(args.template.partition("@")[0].removeprefix("sha256:"))
     if args.name is not None:
         check_vm_name(args.name)

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from thinvirt.cli.values import seconds
 from thinvirt.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=_DEFAULT_TIMEOUT_S,
         metavar="S",
         help="with --wait: no longer than so many seconds (%(default)g)",
@@ -55,8 +56,6 @@ def run(args: argparse.Namespace) -> int:
 
     if args.parallel is not None and args.parallel < 1:
         raise UsageError(f"--parallel {args.parallel} is not possible", hint="1 or more")
-    if not args.timeout >= 0:
-        raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
     vms, running = worth_acting_on(store, args.names, running=False)
     silent = args.json or args.quiet

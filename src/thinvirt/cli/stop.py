@@ -2,7 +2,7 @@
 
 import argparse
 
-from thinvirt.errors import UsageError
+from thinvirt.cli.values import seconds
 
 _EPILOG = """
 The guest is asked by its power button, again and again while it boots. If it is still there after
@@ -18,7 +18,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("names", nargs="+", metavar="NAME", help="VMs, by name or pattern: 'web-*'")
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=60.0,
         metavar="S",
         help="how long the guest has to power off by itself (%(default)g)",
@@ -37,8 +37,6 @@ def run(args: argparse.Namespace) -> int:
     from thinvirt.service import power
     from thinvirt.service.inventory import worth_acting_on
 
-    if not args.timeout >= 0:
-        raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
     vms, passed_over = worth_acting_on(store, args.names, running=True)
     results = power.stop(

@@ -4,7 +4,7 @@ import argparse
 
 from thinvirt.cli.output import print_json
 from thinvirt.cli.stores import store_of
-from thinvirt.errors import UsageError
+from thinvirt.cli.values import seconds
 
 _DEFAULT_TIMEOUT_S = 600.0
 _EPILOG = """
@@ -43,7 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--timeout",
-        type=float,
+        type=seconds,
         default=_DEFAULT_TIMEOUT_S,
         metavar="S",
         help="wait no longer than so many seconds (%(default)g)",
@@ -57,8 +57,6 @@ def run(args: argparse.Namespace) -> int:
     """Wait, print the results, and return the exit status."""
     from thinvirt.cli.waiting_view import require_reached, wait_and_tell
 
-    if not args.timeout >= 0:
-        raise UsageError(f"a timeout of {args.timeout:g} s is not possible", hint="0 or more")
     store = store_of(args)
     vms = store.catalog.find_vms(args.names)
     results = wait_and_tell(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 SHOWN_STUCK = 5  # VMs that are told of at length
 SHOWN_LINES = 5  # last lines of each
+SHOWN_COLUMNS = 200  # of each line: a guest that floods its console prints no others
 WAITING_HINT = "thinvirt console --log NAME shows all that a guest has said"
 
 
@@ -81,7 +82,8 @@ def _tell_stuck(stuck: Sequence[WaitResult]) -> None:
     for result in stuck[:SHOWN_STUCK]:
         note(stuck_text(result))
         for line in result.last_lines[-SHOWN_LINES:]:
-            print(f"    | {line}", file=sys.stderr)
+            shown = line if len(line) <= SHOWN_COLUMNS else f"{line[:SHOWN_COLUMNS]}…"
+            print(f"    | {shown}", file=sys.stderr)
     if len(stuck) > SHOWN_STUCK:
         note(f"and {len(stuck) - SHOWN_STUCK} more")
 

@@ -1,5 +1,7 @@
 """How waiting is told: summaries, and what is said of VMs that did not come."""
 
+from dataclasses import replace
+
 import pytest
 
 from thinvirt.cli.waiting_view import percentile, require_reached, stuck_text, summary
@@ -53,6 +55,13 @@ def test_the_stuck_are_told_with_stage_and_last_lines(capsys: pytest.CaptureFixt
     assert "    | line 9" in told
     assert "line 4" not in told
     assert "and 2 more" in told
+
+
+def test_a_flood_on_the_console_is_cut(capsys: pytest.CaptureFixture[str]) -> None:
+    late = replace(result("web", 60, reached=False, reason="late"), last_lines=("x" * 5000,))
+    with pytest.raises(Timeout):
+        require_reached([late])
+    assert max(map(len, capsys.readouterr().err.splitlines())) < 250
 
 
 def test_nothing_is_said_when_all_came(capsys: pytest.CaptureFixture[str]) -> None:
