@@ -393,6 +393,16 @@ class BlockNode(Parent):
             if child.role & (Role.DATA | Role.METADATA | Role.FILTERED)
         )
 
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether what is in it cannot be read without a key."""
+        return False
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether the image says that it was not closed properly."""
+        return False
+
     def identity(self) -> tuple[int, int] | None:
         """Return what tells this host file from all others, or None if it is none."""
         return None

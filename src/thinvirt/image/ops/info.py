@@ -30,7 +30,7 @@ class ImageInfo:
         full_backing_filename: as it would be opened; None if that cannot be told.
         backing_format: as the image says, "" if it does not.
         snapshots: internal ones.
-        specific: what only this format has, None if nothing.
+        specific: what only this format has, under "type" and "data"; None if nothing.
     """
 
     __slots__ = (
@@ -59,9 +59,9 @@ class ImageInfo:
         self.filename = node.filename
         self.format = node.driver
         self.actual_size = _allocated_size(node)
-        self.encrypted = bool(getattr(node, "is_encrypted", False))
+        self.encrypted = node.is_encrypted
         self.cluster_size = node.cluster_size
-        self.dirty = bool(getattr(node, "is_dirty", False)) if _has_facts(node) else None
+        self.dirty = node.is_dirty if _has_facts(node) else None
         self.specific: Mapping[str, Any] | None = node.format_specific()
         self.backing_filename = node.backing_file
         self.full_backing_filename: str | None = None

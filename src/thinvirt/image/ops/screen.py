@@ -23,6 +23,7 @@ from thinvirt.image.formats.probe import (
 from thinvirt.image.formats.qcow2.geometry import align_up
 from thinvirt.units import SECTOR
 
+BOOT_SIGNATURE = b"\x55\xaa"  # ends the first sector of every partitioned or bootable PC disk
 FOREIGN = frozenset({"vmdk", "vdi", "vpc", "vhdx"})  # what an installed qemu-img converts for us
 
 _UNPACK = {"gzip": "gunzip", "xz": "unxz", "zstd": "unzstd", "bzip2": "bunzip2", "lz4": "unlz4"}
@@ -83,7 +84,8 @@ def screen(path: Path, *, allow_backing: bool = False) -> ImageFacts:
 def _look(name: str, path: Path, fd: int, size: int, allow_backing: bool) -> tuple[int, Details]:
     """Return virtual size and details of an open file of format `name`."""
     if name == "raw":
-        return align_up(size, SECTOR), {}
+        first = read_exactly(fd, min(size, SECTOR), 0)
+        return align_up(size, SECTOR), {"boot_record": first.endswith(BOOT_SIGNATURE)}
     if name == "iso":
         return align_up(size, SECTOR), {"content": "iso9660"}
     if name == "qcow2":

@@ -120,7 +120,7 @@ def _human(info: ImageInfo) -> str:
         parts.append(snapshot_table(info.snapshots))
     if info.specific is not None:
         parts.append("Format specific information:\n")
-        parts += value_lines(dict(info.specific), 1)
+        parts += value_lines(info.specific["data"], 1)
     return "".join(parts)
 
 
@@ -145,7 +145,7 @@ def _facts(info: ImageInfo) -> dict[str, Any]:
     if info.snapshots:
         facts["snapshots"] = [_snapshot(snapshot) for snapshot in info.snapshots]
     if info.specific is not None:
-        facts["format-specific"] = {"type": info.format, "data": dict(info.specific)}
+        facts["format-specific"] = dict(info.specific)
     return facts
 
 
