@@ -324,14 +324,12 @@ class BaseNode(BlockNode):
 
 def is_zero(data: Buffer) -> bool:
     """Return whether there is nothing but zeroes in `data`."""
+    # `startswith` compares whole words; two memoryviews are compared byte by byte.
     length = len(data)
     if length <= _BOUNCE:
-        return data == memoryview(_ZEROES)[:length] if length > 64 else not any(data)
+        return _ZEROES.startswith(data)
     view = memoryview(data)
-    return all(
-        view[at : at + _BOUNCE] == memoryview(_ZEROES)[: min(_BOUNCE, length - at)]
-        for at in range(0, length, _BOUNCE)
-    )
+    return all(_ZEROES.startswith(view[at : at + _BOUNCE]) for at in range(0, length, _BOUNCE))
 
 
 def _check_request(offset: int, length: int) -> None:

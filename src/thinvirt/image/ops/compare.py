@@ -63,6 +63,7 @@ class Comparison:
         self.sizes = images[0].size, images[1].size
         self.strict = strict
         self.watch = watch or _nobody
+        self._buffers = bytearray(CHUNK), bytearray(CHUNK)
 
     def run(self, on_size: Callable[[], None] | None = None) -> Difference | None:
         """Return the first difference, None if there is none.
@@ -102,8 +103,9 @@ class Comparison:
     ) -> tuple[int, Difference | None]:
         if one.is_allocated and other.is_allocated:
             chunk = min(chunk, CHUNK)
-            first, second = self._read(0, offset, chunk), self._read(1, offset, chunk)
-            at = first_difference(first, second)
+            self._read(0, offset, chunk)
+            self._read(1, offset, chunk)
+            at = first_difference(*self._buffers, chunk)
             return chunk, None if at is None else Difference("content", offset + at)
         if one.is_allocated or other.is_allocated:
             chunk = min(chunk, CHUNK)
@@ -127,10 +129,10 @@ class Comparison:
         return None
 
     def _must_be_zero(self, index: int, offset: int, length: int) -> Difference | None:
-        data = self._read(index, offset, length)
-        if is_zero(data):
+        self._read(index, offset, length)
+        view = memoryview(self._buffers[index])[:length]
+        if is_zero(view):
             return None
-        view = memoryview(data)
         at = 0
         while is_zero(view[at : at + SECTOR]):
             at += SECTOR
@@ -142,22 +144,22 @@ class Comparison:
         except BlockError as error:
             raise CompareFailed(index, None, error) from error
 
-    def _read(self, index: int, offset: int, length: int) -> bytes:
+    def _read(self, index: int, offset: int, length: int) -> None:
         try:
-            return self.images[index].read(offset, length)
+            self.images[index].read_into(offset, memoryview(self._buffers[index])[:length])
         except BlockError as error:
             raise CompareFailed(index, offset, error) from error
 
 
-def first_difference(one: bytes, other: bytes) -> int | None:
-    """Return the offset of the first sector that differs, None if there is none."""
-    if one == other:
+def first_difference(one: bytearray, other: bytearray, length: int) -> int | None:
+    """Return the offset of the first sector that differs within `length`, None if there is none."""
+    view = memoryview(other)
+    if one.startswith(view[:length]):
         return None
-    first, second = memoryview(one), memoryview(other)
-    low, high = 0, -(-len(one) // SECTOR)  # sectors: alike before `low`, not all before `high`
+    low, high = 0, -(-length // SECTOR)  # sectors: alike before `low`, not all before `high`
     while high - low > 1:
         middle = (low + high) // 2
-        if first[low * SECTOR : middle * SECTOR] == second[low * SECTOR : middle * SECTOR]:
+        if one.startswith(view[low * SECTOR : middle * SECTOR], low * SECTOR):
             low = middle
         else:
             high = middle

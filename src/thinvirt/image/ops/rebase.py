@@ -81,11 +81,11 @@ def _keep(image: Root, old: BlockNode | None, new: BlockNode | None, at: int, le
     length, new_data = _read(new, at, length, "new")
     old_size = old.size if old is not None else 0
     old_is_zero = at >= old_size
-    if old_data[:length] == new_data[:length]:
+    view = memoryview(old_data)[:length]
+    if new_data.startswith(view):
         return length
-    view, other = memoryview(old_data)[:length], memoryview(new_data)[:length]
     try:
-        for start, end in _different(view, other):
+        for start, end in _different(old_data, new_data, length):
             if old_is_zero:
                 image.write_zeroes(at + start, end - start)
             else:
@@ -110,10 +110,9 @@ def _read(node: BlockNode | None, at: int, length: int, which: str) -> tuple[int
         ) from error
 
 
-def _different(one: memoryview, other: memoryview) -> list[tuple[int, int]]:
+def _different(one: bytes, other: bytes, length: int) -> list[tuple[int, int]]:
     """Return the runs of sectors that differ, as byte ranges."""
     runs: list[tuple[int, int]] = []
-    length = len(one)
     for start in range(0, length, SECTOR):
         end = min(start + SECTOR, length)
         if one[start:end] == other[start:end]:

@@ -2,7 +2,8 @@
 
 Where exactly data ends and a hole begins decides what is allocated in the target: to the byte it
 must be as qemu-img has it, or images differ in size and layout. Everything is counted in sectors
-but searched with the fast primitives of `bytes`.
+but searched with the fast primitives of `bytes`
+(two memoryviews are compared byte by byte, `startswith` a hundred times faster).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 _ZERO_SECTOR = bytes(SECTOR)
 _STEP = 64 << 10
-_ZEROES = memoryview(bytes(_STEP))
+_ZEROES = bytes(_STEP)
 
 
 def pieces(
@@ -82,7 +83,7 @@ class _Scan:
         return not is_zero, end
 
     def is_zero(self, sector: int) -> bool:
-        return self.view[sector * SECTOR : (sector + 1) * SECTOR] == _ZERO_SECTOR
+        return self.data.startswith(_ZERO_SECTOR, sector * SECTOR)
 
     def zero_start(self, start: int) -> int:
         """Return the first sector after `start` that is zero."""
@@ -95,7 +96,7 @@ class _Scan:
             at = -(-at // SECTOR) * SECTOR
             if at >= limit:
                 return self.end
-            if self.view[at : at + SECTOR] == _ZERO_SECTOR:
+            if self.data.startswith(_ZERO_SECTOR, at):
                 return at // SECTOR
 
     def data_start(self, start: int) -> int:
@@ -104,7 +105,7 @@ class _Scan:
         limit = self.end * SECTOR
         while at < limit:
             stop = min(at + _STEP, limit)
-            if self.view[at:stop] != _ZEROES[: stop - at]:
+            if not _ZEROES.startswith(self.view[at:stop]):
                 break
             at = stop
         else:
@@ -112,8 +113,7 @@ class _Scan:
         low, high = at // SECTOR, stop // SECTOR  # zero before `low`, not all zero before `high`
         while high - low > 1:
             middle = (low + high) // 2
-            length = (middle - low) * SECTOR
-            if self.view[low * SECTOR : middle * SECTOR] == _ZEROES[:length]:
+            if _ZEROES.startswith(self.view[low * SECTOR : middle * SECTOR]):
                 low = middle
             else:
                 high = middle
