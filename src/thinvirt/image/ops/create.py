@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     Driver: TypeAlias = type[BaseNode]
 
 
+_READ_ONLY_FORMATS = ("bochs", "cloop", "dmg", "vvfat")  # of QEMU's, which nobody can create
+
+
 def find_format(name: str) -> Driver:
     """Return the driver of a format (or protocol) by name.
 
@@ -33,6 +36,18 @@ def find_format(name: str) -> Driver:
     if driver is None:
         raise BlockError(f"Unknown file format '{name}'")
     return driver
+
+
+def find_creatable(name: str) -> Driver:
+    """Return the driver of a format that images can be created in.
+
+    Raises:
+        BlockError: there is no such format, or images cannot be created in it.
+        ForeignDriver: QEMU can.
+    """
+    if name in _READ_ONLY_FORMATS:
+        raise BlockError(f"Format driver '{name}' does not support image creation")
+    return find_format(name)
 
 
 def creation_options(driver: Driver, filename: str | None) -> OptionList:
@@ -94,7 +109,7 @@ def create_image(
     Raises:
         BlockError: not possible.
     """
-    driver = find_format(image_format)
+    driver = find_creatable(image_format)
     values = _values(creation_options(driver, filename), options, size)
     for name, text, what in (
         ("backing_file", backing, "Backing file"),

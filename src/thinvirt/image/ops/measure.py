@@ -5,7 +5,7 @@ from __future__ import annotations
 from thinvirt.image.block.abilities import Measurable, Measure
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.file_create import CREATE_OPTIONS
-from thinvirt.image.ops.create import creation_options, find_format
+from thinvirt.image.ops.create import creation_options, find_creatable, find_format
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def measure_values(image_format: str, options: str | None, size: int | None) -> 
         InvalidOptions: some are not known to the format.
         BlockError: no such format.
     """
-    declared = creation_options(find_format(image_format), None).joined(CREATE_OPTIONS)
+    declared = creation_options(find_creatable(image_format), None).joined(CREATE_OPTIONS)
     try:
         values = declared.parse(options or "")
     except BlockError as error:

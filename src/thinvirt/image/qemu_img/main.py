@@ -24,6 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, the program's name first, and return the exit status."""
     words = list(sys.argv if argv is None else argv)
     console.program = program_name(words[0])
+    console.has_failed = False
     try:
         status = _run(words)
         console.flush()

@@ -78,9 +78,10 @@ class Images:
             try:
                 self._open.pop().close()
             except BlockError as error:
-                # QEMU goes on without a word, though data may be lost.
-                console.block_error(error, "Could not close the image: ")
-                failed = True
+                # QEMU says nothing, ever; here silence after a success would be a lie.
+                if not console.has_failed:
+                    console.block_error(error, "Could not close the image: ")
+                    failed = True
         if failed and kind is None:
             raise Exit(1)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinvirt.image.block.errors import BlockError
-from thinvirt.image.ops.create import creation_options, find_format
+from thinvirt.image.ops.create import creation_options, find_creatable, find_format
 from thinvirt.image.qemu_img.report import console
 
 _MORE = """
@@ -20,7 +20,7 @@ def show_creation_options(image_format: str, filename: str | None) -> int:
         filename: adds the options of its protocol.
     """
     try:
-        declared = creation_options(find_format(image_format), filename)
+        declared = creation_options(find_creatable(image_format), filename)
     except BlockError as error:
         from thinvirt.image.block.errors import ForeignDriver
 

@@ -27,10 +27,16 @@ class Exit(Exception):
 
 
 class Console:
-    """Standard output and error of one run; `program` is the name messages begin with."""
+    """Standard output and error of one run.
+
+    Attributes:
+        program: the name messages begin with.
+        has_failed: an error was told.
+    """
 
     def __init__(self) -> None:
         self.program = "thin-img"
+        self.has_failed = False
         self._parts: list[str] = []
         self._length = 0
 
@@ -69,6 +75,7 @@ class Console:
 
     def error(self, text: str) -> None:
         """Print an error message."""
+        self.has_failed = True
         self.message(f"{self.program}: {text}\n")
 
     def warning(self, text: str) -> None:
@@ -76,7 +83,7 @@ class Console:
         if text.startswith("WARNING:"):
             self.message(text + "\n")
         else:
-            self.error(f"warning: {text}")
+            self.message(f"{self.program}: warning: {text}\n")
 
     def block_error(self, error: BlockError, prefix: str = "") -> None:
         """Print an error of the block graph with its hint.

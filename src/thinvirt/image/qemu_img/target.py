@@ -6,7 +6,7 @@ from thinvirt.image.block.errors import BlockError, ForeignDriver
 from thinvirt.image.ops.create import (
     create_driver_image,
     creation_options,
-    find_format,
+    find_creatable,
     set_backing_option,
 )
 from thinvirt.image.qemu_img.report import Exit, console
@@ -35,7 +35,7 @@ class NewTarget:
         self.image_format = image_format
         self.filename = filename
         try:
-            self.driver: Driver = find_format(image_format)
+            self.driver: Driver = find_creatable(image_format)
             self.values: Values = creation_options(self.driver, filename).parse("")
         except ForeignDriver:
             raise

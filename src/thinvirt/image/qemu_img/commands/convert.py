@@ -252,7 +252,8 @@ class _Conversion:
                 salvage=self.has("salvage"),
                 warn=None if self.has("quiet") else console.warning,
                 watch=meter.watch,
-                count_first=self.has("progress"),
+                # Salvaging shows beforehand which metadata cannot be read, as qemu-img does.
+                count_first=self.has("progress") or self.has("salvage"),
                 pace=pacer(self.request.rate),
             )
             conversion.run()
