@@ -202,6 +202,7 @@ def build_template(
         ProgramMissing, TemporaryFailure, NoSpace: as `build_image`.
     """
     from thinvirt.service.templates import take_image
+    from thinvirt.store.publication import is_intact
     from thinvirt.vm.names import check_template_name
 
     chosen = check_template_name(name or guest_name)
@@ -210,7 +211,7 @@ def build_template(
         guest_name, cache, extra_packages=extra_packages, rebuild=rebuild, progress=progress
     )
     known = store.catalog.template_by_digest(chosen, image.sha256)
-    if known is not None and store.template_image(known).exists():
+    if known is not None and is_intact(store, known):
         return Built(known, image, was_there=True)
     source = f"built from Debian packages, inputs {image.inputs_digest[:16]}"
     taken = take_image(

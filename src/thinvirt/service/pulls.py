@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
-from thinvirt.errors import ImageError, ThinvirtError, UsageError, VerificationFailed
+from thinvirt.errors import BaseChanged, ImageError, ThinvirtError, UsageError, VerificationFailed
 from thinvirt.progress import Progress
 from thinvirt.store import Store, Template
 from thinvirt.store.fetch.download import Download
@@ -266,10 +266,24 @@ def _already_there(store: Store, plan: Plan, source: Source) -> Template | None:
     same = [
         template
         for template in store.catalog.templates()
-        if template.facts.get("pulled_checksum") == str(wanted)
-        or (wanted.algorithm == "sha256" and template.digest == wanted.hexadecimal)
+        if (
+            template.facts.get("pulled_checksum") == str(wanted)
+            or (wanted.algorithm == "sha256" and template.digest == wanted.hexadecimal)
+        )
+        and _is_sound(store, template)
     ]
     return next((t for t in same if t.name == plan.name), same[0] if same else None)
+
+
+def _is_sound(store: Store, template: Template) -> bool:
+    """Tell whether a template's file is what it was; one that is not is fetched again."""
+    from thinvirt.service.templates import check_base
+
+    try:
+        check_base(store, template)
+    except BaseChanged:
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

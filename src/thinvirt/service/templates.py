@@ -13,7 +13,7 @@ from thinvirt.image.ops.copy import copy_sparse, file_sha256
 from thinvirt.image.ops.screen import FOREIGN, screen
 from thinvirt.progress import Progress, Silent
 from thinvirt.store import Fingerprint, Store, Template
-from thinvirt.store.publication import publish
+from thinvirt.store.publication import is_intact, publish
 from thinvirt.store.publication import remove_template as remove_from_store
 from thinvirt.store.trouble import explained
 from thinvirt.vm.names import MAX_NAME_LENGTH, check_template_name
@@ -29,12 +29,16 @@ class Imported:
     Attributes:
         template: the template.
         was_there: the same bytes were there under this name already, and nothing was added.
+        restored: they were, but the store's own file was lost or changed: it is replaced now.
         converted_from: the foreign format it was converted from by qemu-img, or "".
+        looks_bootable: False for a raw image without a boot record: perhaps no disk image at all.
     """
 
     template: Template
     was_there: bool
+    restored: bool
     converted_from: str
+    looks_bootable: bool
 
 
 def take_image(
@@ -83,7 +87,8 @@ def take_image(
             image, found = converted, screen(converted)
             digest = file_sha256(image)
         before = store.catalog.template_by_digest(chosen, digest)
-        template = before or publish(
+        restored = before is not None and not is_intact(store, before)
+        template = publish(
             store,
             image,
             name=chosen,
@@ -94,7 +99,13 @@ def take_image(
             facts=facts or {},
         )
         undo.pop_all()
-    return Imported(template, before is not None, foreign)
+    return Imported(
+        template,
+        was_there=before is not None,
+        restored=restored,
+        converted_from=foreign,
+        looks_bootable=bool(found.details.get("boot_record", True)),
+    )
 
 
 def import_image(
@@ -190,8 +201,8 @@ def check_base(store: Store, template: Template) -> None:
             f"the image of template {template.ref} has been changed behind our back; "
             "a VM on it would see a damaged disk",
             path=path,
-            hint=f"thinvirt template verify {template.ref}; put the original file back, "
-            "it is known by its digest",
+            hint=f"thinvirt template verify {template.ref}; the original is put back by: "
+            f"{_reimport(template)}",
         )
     if store.writable:
         store.catalog.set_fingerprint(template.digest, seen)
@@ -299,6 +310,11 @@ def _put_back(image: Path, file: Path) -> None:
         image.rename(file)
 
 
+def _reimport(template: Template) -> str:
+    """Return the command that puts a template's file back; an equal one is told by its digest."""
+    return f"thinvirt template import FILE --name {template.name}"
+
+
 def _problem(store: Store, template: Template) -> str:
     path = store.template_image(template)
     try:
@@ -321,7 +337,7 @@ def _fingerprint(store: Store, template: Template, path: Path) -> Fingerprint:
         raise BaseChanged(
             f"the image of template {template.ref} is gone",
             path=path,
-            hint="put it back from a backup; it is known by its digest, which is its name",
+            hint=f"put it back: {_reimport(template)}",
         ) from None
     except OSError as error:
         from thinvirt.store.trouble import explain_os_error

@@ -39,7 +39,7 @@ def publish(
     Args:
         store: where.
         image: a durable file in one of the store's workspaces; it is renamed away, or left where
-            it is if an equal one is there already.
+            it is if an equal one is there already and was not touched since.
         name: the template's name; checked already.
         digest: the file's SHA-256, hexadecimal.
         image_format: "qcow2" or "raw".
@@ -53,16 +53,17 @@ def publish(
         store.templates_lock(),
         ExitStack() as undo,
     ):
-        there = store.catalog.template_by_digest(name, digest)
-        if there is not None:
-            return there
         if not store.catalog.has_digest(digest):
             undo.callback(_finish_unlinks, store, maker)
             _note(store, target.name, maker)
+            _put_in_place(store, image, target)
+        elif not _is_recorded(store, digest):
+            _put_in_place(store, image, target)
             with explained(store.layout.home):
-                image.chmod(_MODE)
-                image.rename(target)
-                sync_directory(target.parent)
+                store.catalog.set_fingerprint(digest, Fingerprint.of(target))
+        there = store.catalog.template_by_digest(name, digest)
+        if there is not None:
+            return there
         with explained(store.layout.home):
             fingerprint = Fingerprint.of(target)
         template = Template(
@@ -81,6 +82,14 @@ def publish(
         published = _insert(store, template, maker)
         undo.pop_all()
     return published
+
+
+def is_intact(store: Store, template: Template) -> bool:
+    """Tell whether `stat` says of a template's file what was recorded; it is not read."""
+    try:
+        return Fingerprint.of(store.template_image(template)) == template.fingerprint
+    except FileNotFoundError:
+        return False
 
 
 def remove_template(store: Store, template: Template) -> None:
@@ -123,6 +132,19 @@ def _finish_unlinks(store: Store, maker: str) -> int:
         with store.database.transaction():
             store.database.run("DELETE FROM unlinks WHERE maker = ?", (maker,))
     return removed
+
+
+def _is_recorded(store: Store, digest: str) -> bool:
+    same = (t for t in store.catalog.templates() if t.digest == digest)
+    with explained(store.layout.home):
+        return any(is_intact(store, template) for template in same)
+
+
+def _put_in_place(store: Store, image: Path, target: Path) -> None:
+    with explained(store.layout.home):
+        image.chmod(_MODE)
+        image.rename(target)
+        sync_directory(target.parent)
 
 
 def _note(store: Store, file_name: str, maker: str) -> None:

@@ -159,3 +159,34 @@ def test_promote_makes_a_self_contained_template(store: Store, image: Path) -> N
     assert info["virtual-size"] == made.virtual_size == 2 << 20
     subprocess.run(["qemu-img", "compare", disk, path], check=True)
     assert list(findings(store)) == []
+
+
+@pytest.mark.parametrize("harm", ["lost", "changed"])
+def test_importing_the_same_again_puts_a_harmed_image_back(
+    store: Store, image: Path, harm: str
+) -> None:
+    tiny = import_image(store, image, name="tiny")
+    path = store.template_image(tiny)
+    path.unlink()
+    if harm == "changed":
+        path.write_bytes(bytes(tiny.file_size))
+    with pytest.raises(BaseChanged) as refused:
+        check_base(store, tiny)
+    assert "thinvirt template import FILE --name tiny" in refused.value.hint
+    again = take_image(store, image, name="tiny")
+    assert (again.was_there, again.restored, again.template.ref) == (True, True, "tiny@1")
+    assert [verdict.problem for verdict in verify(store, [])] == [""]
+    check_base(store, store.catalog.find_template("tiny"))
+    path.unlink()
+    assert import_image(store, image, name="other").digest == tiny.digest  # under any name
+    assert [verdict.problem for verdict in verify(store, [])] == ["", ""]
+    assert not take_image(store, image, name="tiny").restored
+    assert list(findings(store)) == []
+
+
+def test_a_raw_file_without_boot_record_is_told(store: Store, tmp_path: Path) -> None:
+    plain, disk = tmp_path / "passwd", tmp_path / "disk"
+    plain.write_text("root:x:0:0:root:/root:/bin/bash\n" * 40)
+    disk.write_bytes(bytes(510) + b"\x55\xaa" + bytes(512))
+    assert not take_image(store, plain).looks_bootable
+    assert take_image(store, disk).looks_bootable

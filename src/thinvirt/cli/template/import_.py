@@ -34,7 +34,11 @@ def run(args: argparse.Namespace) -> int:
     template = taken.template
     if taken.converted_from:
         note(f"converted from {taken.converted_from} to qcow2 by qemu-img")
-    if taken.was_there:
+    if not taken.looks_bootable:
+        note(f"{file} has no boot record: it does not look like a disk that a VM can boot from")
+    if taken.restored:
+        note(f"the store's image of {template.ref} was lost or changed, and is put back")
+    elif taken.was_there:
         note(f"{template.ref} has the same content: nothing was added")
     if args.json:
         clones = store.catalog.clone_counts().get(template.id, 0)
