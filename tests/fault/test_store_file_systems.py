@@ -162,3 +162,33 @@ def test_a_file_system_that_does_not_bear_a_store(tmp_path: Path) -> None:
     assert "does not bear a store" in lines[0]
     assert "vfat" in lines[0]
     assert "THINVIRT_HOME" in lines[1]
+
+
+def test_a_full_file_system_of_small_blocks_kills_no_command(tmp_path: Path) -> None:
+    """SQLite's shared memory then has holes for which there is no room: SIGBUS."""
+    (tmp_path / "i").write_bytes(os.urandom(1 << 16))
+    lines = in_small_file_system(
+        tmp_path,
+        """
+        truncate -s 16M "$STORE/ext4" && mkfs.ext4 -q -b 1024 "$STORE/ext4" || exit 98
+        mkdir "$STORE/small" && mount -o loop "$STORE/ext4" "$STORE/small" || exit 98
+        export THINVIRT_HOME=$STORE/small/home
+        try template import "$IMAGE" --name tiny
+        try clone tiny web --count 3
+        cat /dev/zero >"$STORE/small/fill" 2>/dev/null
+        try ls --json
+        try df
+        try clone tiny other
+        try rm 'web-*'
+        rm "$STORE/small/fill"
+        try rm 'web-*'
+        found
+        """,
+        size="64m",
+    )
+    statuses = [line for line in lines if line.startswith(("status", "vms"))]
+    assert statuses == [
+        *("status:0", "status:0"),
+        *("status:0", "status:0", "status:75", "status:75"),
+        *("status:0", "vms:0 findings:0"),
+    ]

@@ -10,7 +10,7 @@ from typing import Any
 from thinvirt.errors import NotFound, UsageError
 from thinvirt.store.database import Database, Row
 from thinvirt.store.near import suggest
-from thinvirt.store.records import Batch, Fingerprint, Template, Vm
+from thinvirt.store.records import Batch, Fingerprint, Template, Vm, damaged
 
 PAGE = 1000  # rows a streamed listing reads at once
 _TEMPLATE = (
@@ -331,6 +331,13 @@ def _glob(pattern: str) -> str:
     return pattern.replace("[!", "[^")
 
 
+def _facts(row: Row) -> dict[str, Any]:
+    try:
+        return dict(json.loads(row[8]).items())
+    except (ValueError, AttributeError) as error:
+        raise damaged(f"what is known of template {row[1]}@{row[2]}") from error
+
+
 def _template(row: Row) -> Template:
     return Template(
         id=row[0],
@@ -341,7 +348,7 @@ def _template(row: Row) -> Template:
         virtual_size=row[5],
         file_size=row[6],
         source=row[7],
-        facts=json.loads(row[8]),
+        facts=_facts(row),
         created=row[9],
         fingerprint=Fingerprint(row[6], row[10], row[11], row[12], row[13]),
     )

@@ -10,10 +10,11 @@ from typing import Any
 
 from thinvirt.errors import NoSpace, StoreUnusable, ThinvirtError
 from thinvirt.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
-from thinvirt.store.trouble import explained, read_only
+from thinvirt.store.trouble import explained, full, is_full, read_only
 
 BUSY_TIMEOUT_S = 30.0  # another command's transaction takes milliseconds; a full disk may stall it
 
+_SQLITE_PAGE = 4096  # bytes
 Row = Sequence[Any]
 
 
@@ -110,6 +111,9 @@ def open_database(home: Path, path: Path, *, writable: bool) -> Database:
     """
     # Where we may write we take part in the locking, for reading too.
     joins = writable or os.access(home, os.W_OK)
+    if joins and _shared_memory_would_have_holes(home):
+        refusal = full(home)
+        return Database(home, _connect(home, path, joins=False), writable=False, refusal=refusal)
     try:
         connection = _connect(home, path, joins=joins)
     except NoSpace as error:
@@ -118,10 +122,23 @@ def open_database(home: Path, path: Path, *, writable: bool) -> Database:
     return Database(home, connection, writable=writable)
 
 
+def _shared_memory_would_have_holes(home: Path) -> bool:
+    """Tell whether SQLite would be killed by SIGBUS on this full file system.
+
+    It reserves its shared memory with one byte for each 4 KiB. Where blocks are smaller the rest
+    are holes, for which there is no room when they are written to.
+    """
+    try:
+        small_blocks = os.statvfs(home).f_bsize < _SQLITE_PAGE
+    except OSError:
+        return False
+    return small_blocks and is_full(home)
+
+
 def _connect(home: Path, path: Path, *, joins: bool) -> sqlite3.Connection:
     """Open the file and look whether it is ours."""
     with explained(home):
-        connection = _connect_for_writing(path) if joins else _connect_for_reading(path)
+        connection = _connect_for_writing(path) if joins else _connect_for_reading(home, path)
         try:
             (version,) = connection.execute("PRAGMA user_version").fetchone()
             (application,) = connection.execute("PRAGMA application_id").fetchone()
@@ -183,7 +200,7 @@ def _connect_for_writing(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _connect_for_reading(path: Path) -> sqlite3.Connection:
+def _connect_for_reading(home: Path, path: Path) -> sqlite3.Connection:
     """Open without writing a byte, on a read-only file system too.
 
     A reader of a WAL file normally takes part in its shared memory file. Where that cannot be
@@ -191,9 +208,10 @@ def _connect_for_reading(path: Path) -> sqlite3.Connection:
     the WAL beside it are read from a private copy.
     """
     try:
-        connection = _open_for_reading(_uri(path, "mode=ro"))
-        connection.execute("SELECT 1 FROM store").fetchone()
-        return connection
+        if not _shared_memory_would_have_holes(home):
+            connection = _open_for_reading(_uri(path, "mode=ro"))
+            connection.execute("SELECT 1 FROM store").fetchone()
+            return connection
     except sqlite3.OperationalError as error:
         name = getattr(error, "sqlite_errorname", "") or ""
         if not name.startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY", "SQLITE_IOERR")):

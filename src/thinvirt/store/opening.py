@@ -14,6 +14,7 @@ from thinvirt.store.store import Store
 from thinvirt.store.trouble import ELSEWHERE, explained, not_ours
 
 _HOME_MODE = 0o700  # disks and seeds hold what their owners keep there
+_MAX_CATALOG_PATH = 500  # bytes; SQLite takes 512 with the names of its files beside it
 _CREATION_S = 30.0  # how long another command may take to make the store
 
 
@@ -36,6 +37,10 @@ def open_store(home: Path | None = None, *, create: bool = True, readonly: bool 
         StoreUnusable: it cannot be used; the message says why.
     """
     layout = Layout((default_home() if home is None else home).absolute())
+    if len(os.fsencode(layout.catalog)) > _MAX_CATALOG_PATH:
+        raise StoreUnusable(
+            f"the path of the store is too long for SQLite: {layout.home}", hint=ELSEWHERE
+        )
     with explained(layout.home):
         there = _exists(layout.catalog)
         if not there:
@@ -46,6 +51,8 @@ def open_store(home: Path | None = None, *, create: bool = True, readonly: bool 
                 )
             _create(layout)
         writable = not readonly and os.access(layout.home, os.W_OK)
+        if writable:
+            _replace_folders(layout)
         database = open_database(layout.home, layout.catalog, writable=writable)
     store = Store(layout, database)
     if store.writable:
@@ -76,8 +83,7 @@ def _create(layout: Layout) -> None:
     home.mkdir(mode=_HOME_MODE, parents=True, exist_ok=True)
     if not os.access(home, os.W_OK | os.X_OK):
         raise not_ours(home, home)
-    for folder in layout.folders:
-        folder.mkdir(mode=_HOME_MODE, exist_ok=True)
+    _replace_folders(layout)
     command = "making the store"
     with take_lock(
         layout.locks / "creation.lock", command, what=f"the store {home}", wait_s=_CREATION_S
@@ -92,6 +98,13 @@ def _create(layout: Layout) -> None:
         create_database(draft, identity)
         draft.rename(layout.catalog)
         sync_directory(home)
+
+
+def _replace_folders(layout: Layout) -> None:
+    """Make those that are missing: backups and copies often leave empty ones away."""
+    for folder in layout.folders:
+        if not folder.is_dir():
+            folder.mkdir(mode=_HOME_MODE, exist_ok=True)
 
 
 def _random_uuid() -> str:

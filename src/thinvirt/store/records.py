@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from thinvirt.errors import StoreUnusable
+
 if TYPE_CHECKING:
     from thinvirt.vm.spec import VmSpec
 
@@ -121,7 +123,22 @@ class Vm:
 
     @property
     def spec(self) -> "VmSpec":
-        """Its specification."""
+        """Its specification.
+
+        Raises:
+            StoreUnusable: what the catalogue has is none.
+        """
         from thinvirt.vm.spec import VmSpec  # only for commands that look into it
 
-        return VmSpec.from_json(self.batch.spec_json, self.overrides_json)
+        try:
+            return VmSpec.from_json(self.batch.spec_json, self.overrides_json)
+        except (ValueError, TypeError, AttributeError) as error:
+            raise damaged(f"the specification of VM '{self.name}'") from error
+
+
+def damaged(what: str) -> StoreUnusable:
+    """Return the error for something in the catalogue that we did not write so."""
+    return StoreUnusable(
+        f"the catalogue is damaged: {what} cannot be read",
+        hint="the images are untouched: put back a copy of catalog.sqlite3, and keep this one",
+    )

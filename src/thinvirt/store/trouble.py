@@ -25,7 +25,7 @@ def explained(home: Path) -> Iterator[None]:
     except NoSpace as error:
         if error.path is None or home not in error.path.parents:
             raise
-        raise _full(home) from error
+        raise full(home) from error
     except OSError as error:
         raise explain_os_error(error, home) from error
     except sqlite3.Error as error:
@@ -36,7 +36,7 @@ def explain_os_error(error: OSError, home: Path) -> ThinvirtError:
     """Return our error for what the kernel refused."""
     place = Path(os.fsdecode(error.filename)) if error.filename else home
     if error.errno in FULL:
-        return _full(home)
+        return full(home)
     if error.errno == errno.EROFS:
         return read_only(home)
     if error.errno in (errno.EACCES, errno.EPERM):
@@ -47,17 +47,15 @@ def explain_os_error(error: OSError, home: Path) -> ThinvirtError:
 def explain_sqlite_error(error: sqlite3.Error, home: Path) -> ThinvirtError:
     """Return our error for what SQLite refused."""
     name = getattr(error, "sqlite_errorname", "") or ""
-    if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and _is_full(home)):
-        return NoSpace(
-            f"no space left for the catalogue of {home}",
-            hint="thinvirt df shows who uses it; nothing half made was left behind",
-        )
+    if name == "SQLITE_FULL" or (name.startswith("SQLITE_IOERR") and is_full(home)):
+        return full(home)
     if name.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return Busy(
             f"other commands keep the catalogue of {home} locked", hint="try again in a moment"
         )
-    if name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM")):
-        return not_ours(home, home) if not os.access(home, os.W_OK) else read_only(home)
+    refused = name.startswith(("SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_PERM"))
+    if refused and (not os.access(home, os.W_OK) or _on_read_only_mount(home)):
+        return read_only(home)
     if name.startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
         return StoreUnusable(
             f"the catalogue of {home} is damaged: {error}",
@@ -66,7 +64,8 @@ def explain_sqlite_error(error: sqlite3.Error, home: Path) -> ThinvirtError:
     return StoreUnusable(f"the catalogue of {home} cannot be used: {error}")
 
 
-def _full(home: Path) -> NoSpace:
+def full(home: Path) -> NoSpace:
+    """Return the error for a file system with no room for what the store needs."""
     return NoSpace(
         f"no space left for the store {home}",
         hint="thinvirt df shows who uses it; nothing half made was left behind",
@@ -91,7 +90,7 @@ def not_ours(home: Path, place: Path) -> StoreUnusable:
     )
 
 
-def _is_full(home: Path) -> bool:
+def is_full(home: Path) -> bool:
     """Tell whether nothing more fits: SQLite then tells of an I/O error of its shared memory."""
     try:
         status = os.statvfs(home)

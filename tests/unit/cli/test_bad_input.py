@@ -2,6 +2,7 @@
 
 import json
 import os
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -177,3 +178,49 @@ def test_a_store_behind_a_broken_link_is_told(
     link.symlink_to(tmp_path / "nowhere")
     assert main(["template", "import", str(image), "--store", str(link)]) == 74
     assert "symbolic link" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_boot_is_imported_and_told(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = tmp_path / "passwd"
+    text.write_text("root:x:0:0:root:/root:/bin/bash\n" * 40)
+    assert main(["template", "import", str(text), "--quiet"]) == 0
+    assert "no boot record" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [("batches SET spec", ["show", "web"]), ("templates SET facts", ["template", "show", "tiny"])],
+)
+@pytest.mark.parametrize("text", ["{no", "[1]", '"x"'])
+def test_a_catalogue_with_foreign_texts_is_damaged(
+    tiny: Path, capsys: pytest.CaptureFixture[str], column: str, words: list[str], text: str
+) -> None:
+    with sqlite3.connect(tiny / "catalog.sqlite3") as connection:
+        connection.execute(f"UPDATE {column} = ?", (text,))
+    assert main(words) == 74
+    assert "damaged" in capsys.readouterr().err
+
+
+def test_missing_folders_are_made_anew(tiny: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("locks", "incoming", "run", "log", "networks"):
+        for file in (tiny / name).iterdir():
+            file.rmdir() if file.is_dir() else file.unlink()
+        (tiny / name).rmdir()
+    assert main(["clone", "tiny", "other"]) == 0
+    assert main(["rm", "web"]) == 0
+
+
+def test_a_path_too_long_for_sqlite_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = tmp_path / "i"
+    image.write_bytes(bytes(512))
+    for length in range(380, 520, 7):
+        deep = tmp_path / ("d" * 200) / ("e" * 100)
+        home = deep / ("f" * max(1, length - len(str(deep)) - 1))
+        status = main(["template", "import", str(image), "--store", str(home), "--quiet"])
+        assert (status == 0) == (len(str(home / "catalog.sqlite3")) <= 500), length
+        if status:
+            assert "too long" in capsys.readouterr().err
