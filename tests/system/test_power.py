@@ -217,3 +217,54 @@ def test_less_memory_than_the_template_needs_is_said(home: Path, tmp_path: Path)
     finally:
         store.close()
         kill_all(home)
+
+
+# In a mount namespace of its own: a store on a file system that a guest fills, and that is then
+# given room again.
+FULL_DISK = r"""
+mount -t tmpfs -o size=64m tmpfs "$THINVIRT_HOME" || exit 99
+thinvirt template import "$IMAGE" --name tiny --quiet >/dev/null
+thinvirt clone tiny web --memory 128 --vnc off --start --quiet >/dev/null
+thinvirt wait web --ssh --quiet || exit 1
+trap 'thinvirt stop --force web >/dev/null' EXIT
+dd if=/dev/zero of="$THINVIRT_HOME/fill" bs=4k 2>/dev/null
+thinvirt ssh web -- 'dd if=/dev/zero of=/big bs=1M count=8 conv=fsync' >/dev/null 2>&1 &
+for try in $(seq 100); do
+    state=$(thinvirt show web | sed -n 's/^state: *//p')
+    [ "$state" = running ] || break
+    sleep 0.2
+done
+echo "$state"
+thinvirt wait web --ssh --timeout 0 --quiet 2>&1 | grep -o 'no space left'
+thinvirt start web >/dev/null 2>&1; echo "still full: $?"
+rm "$THINVIRT_HOME/fill"
+thinvirt start web | cut -d, -f1 | cut -d'(' -f1
+wait $!; echo "written: $?"
+thinvirt show web | sed -n 's/^state: *//p'
+"""
+
+
+def test_a_guest_halted_for_want_of_space_goes_on(home: Path, tiny_image: Path) -> None:
+    namespace = ["unshare", "--mount", *(["--map-root-user"] if os.getuid() else [])]
+    if subprocess.run([*namespace, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespaces here")
+    home.mkdir()
+    more = {"IMAGE": str(tiny_image), "PATH": f"{Path(THINVIRT).parent}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        [*namespace, "sh", "-c", FULL_DISK],
+        env=environment(home, **more),
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    if done.returncode == 99:
+        pytest.skip("tmpfs cannot be mounted here")
+    assert done.stdout.splitlines() == [
+        "halted",
+        "no space left",
+        "still full: 75",
+        "web: goes on where it was halted for want of space ",
+        "written: 0",
+        "running",
+    ], done.stderr

@@ -13,11 +13,12 @@ if TYPE_CHECKING:
 _DEFAULT_TIMEOUT_S = 600.0
 _EPILOG = """
 The VMs outlive this command. Never more boot at once than the host has cores (--parallel); the
-command returns when the last one runs, or with --wait when all answer.
+command returns when the last one runs, or with --wait when all answer. A VM that QEMU halted
+because there was no space left for its disk goes on where it stood, if there is now.
 
 exit status: 0 all started, 3 no such VM, 4 one runs already or a port is taken, 5 another command
   is at one of them, 6 a template's file was changed, 7 with --wait: some did not come,
-  69 QEMU is not installed; with several VMs, the status of the first that failed
+  69 QEMU is not installed, 75 still no space; with several VMs, the status of the first that failed
 """
 
 

@@ -24,6 +24,8 @@ from thinvirt.vm.spec import VmSpec
 
 START_TIMEOUT_S = 60.0  # for QEMU itself to answer; a loaded host takes seconds, not this
 _DEATH_TIMEOUT_S = 10.0
+_ASK_TIMEOUT_S = 2.0
+_RETRY_S = 0.3  # what was to be written is written within, or has failed again
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -248,6 +250,33 @@ def bury(folder: VmFolder) -> None:
     """Remove the run folder of a VM whose QEMU has just ended, once its lock is gone too."""
     liveness.wait_dead(folder.run)
     clean_dead(folder)
+
+
+def is_halted(folder: VmFolder) -> bool:
+    """Tell whether QEMU has halted the guest because its disk could not be written: no space left.
+
+    QEMU does so by itself, so that the guest never sees the error; it keeps what was to be written.
+    A QEMU that cannot be asked just now is not known to have.
+    """
+    try:
+        with QmpClient(folder.qmp_socket, timeout_s=_ASK_TIMEOUT_S) as qmp:
+            return bool(qmp.execute("query-status")["status"] == "io-error")
+    except ThinvirtError:
+        return False
+
+
+def resume(folder: VmFolder) -> bool:
+    """Let a guest that `is_halted` go on where it stands; return whether it goes.
+
+    What failed is tried again, and if it fails again the guest is halted as before.
+
+    Raises:
+        QemuFailed, Busy: QEMU cannot be asked.
+    """
+    with QmpClient(folder.qmp_socket) as qmp:
+        qmp.execute("cont")
+        time.sleep(_RETRY_S)
+    return not is_halted(folder)
 
 
 def quit_now(folder: VmFolder, state: RunState, *, timeout_s: float) -> bool:

@@ -8,12 +8,15 @@ from typing import Any
 from thinvirt.errors import Conflict, ImageError, NotFound
 from thinvirt.progress import Progress, Silent
 from thinvirt.run import liveness
+from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
+from thinvirt.run.qemu import is_halted
 from thinvirt.store import Store, Vm
 
 _SILENT = Silent()
 _BLOCK = 512  # the unit of st_blocks, whatever the file system
 RUNNING, STARTING, STOPPED = "running", "starting", "stopped"
+HALTED = "halted"  # by QEMU, until there is space for what it has to write
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,11 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
         "spec": vm.spec.to_facts(),
     }
     if state is not None:
+        if is_halted(VmFolder(store.layout.run_dir(vm.id), store.layout.log_dir(vm.id))):
+            facts["state"] = HALTED
+            facts["trouble"] = (
+                f"there is no space left for its disk; free some, then: thinvirt start {vm.name}"
+            )
         facts |= {
             "pid": state.pid,
             "started_at": state.started_at,

@@ -7,8 +7,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from thinvirt.errors import Busy, Conflict, QemuFailed, ThinvirtError, Timeout
+from thinvirt.errors import Busy, Conflict, NoSpace, QemuFailed, ThinvirtError, Timeout
 from thinvirt.run import agent, liveness, process, qemu
+from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qmp import QmpClient
@@ -98,7 +99,8 @@ def start(
     """Start VMs, never more booting at once than the host's cores bear.
 
     A VM counts as booting until it shows its login prompt, rests, or has had `BOOT_SLOT_S`. The
-    last ones are not waited for: this returns when they run (`service.waiting` waits).
+    last ones are not waited for: this returns when they run (`service.waiting` waits). One that
+    QEMU halted because its disk was full goes on.
 
     If the caller is interrupted (`on_result` raises, Ctrl-C), the VM at hand is either running or
     as it was before, those before it run, and those after it were not touched.
@@ -123,17 +125,32 @@ def start(
         booting.wait_for_slot()
         began = time.monotonic()
         try:
-            running = launch_vm(store, vm, accel=accel, say=say)
+            how, state = _start_one(store, vm, accel, say)
         except ThinvirtError as error:
             result = PowerResult(vm.name, "start", False, error=error)
         else:
             took = time.monotonic() - began
-            result = PowerResult(vm.name, "start", True, "started", took, running.state)
-            booting.add(folder_of(store, vm), vm.name, running.state)
+            result = PowerResult(vm.name, "start", True, how, took, state)
+            booting.add(folder_of(store, vm), vm.name, state)
         results.append(result)
         if on_result is not None:
             on_result(result)
     return results
+
+
+def _start_one(store: Store, vm: Vm, accel: Acceleration, say: Say | None) -> tuple[str, RunState]:
+    """Start a VM, or let one go on that was halted for want of space; return how, and facts."""
+    folder = folder_of(store, vm)
+    state = liveness.read_state(folder.run)
+    if state is None or not qemu.is_halted(folder):
+        return "started", launch_vm(store, vm, accel=accel, say=say).state
+    if not qemu.resume(folder):
+        raise NoSpace(
+            f"VM '{vm.name}' is halted: its disk still cannot be written",
+            path=store.overlay(vm),
+            hint=f"free some space there, then: thinvirt start {vm.name}",
+        )
+    return "goes on where it was halted for want of space", state
 
 
 @dataclass(slots=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from thinvirt.run.folder import VmFolder
+from thinvirt.run.qemu import is_halted
 from thinvirt.run.watch import AgentProbe, GuestWatch, SshProbe
 from thinvirt.vm.stages import STAGE_BY_ID
 
@@ -149,6 +150,8 @@ class Waiter:
     def give_up(self, timeout_s: float) -> None:
         """Record that the time is over."""
         self.reason = f"not within {timeout_s:g} s"
+        if self.guest.alive and is_halted(self.guest.folder):
+            self.reason += ": QEMU has halted it, as its disk has no space left"
 
     def close(self) -> None:
         """Let go of connections to the guest."""
