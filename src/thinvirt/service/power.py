@@ -13,16 +13,13 @@ from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qmp import QmpClient
-from thinvirt.run.watch import GuestWatch
+from thinvirt.service.boot_slots import BootSlots
 from thinvirt.service.launching import acceleration, folder_of, launch_vm
 from thinvirt.store import Store, Vm
 
 Action = Literal["start", "stop", "reboot"]
 Force = Literal["", "quit", "kill"]
 
-BOOT_SLOT_S = 120.0  # a guest that says nothing and never rests gives its place to the next
-REST_WINDOW_S = 3.0
-REST_SHARE = 0.25  # of one core: below that a guest is not booting, whatever it prints
 STOP_TIMEOUT_S = 60.0
 REBOOT_TIMEOUT_S = 60.0
 QUIT_TIMEOUT_S = 10.0
@@ -98,9 +95,9 @@ def start(
 ) -> list[PowerResult]:
     """Start VMs, never more booting at once than the host's cores bear.
 
-    A VM counts as booting until it shows its login prompt, rests, or has had `BOOT_SLOT_S`. The
-    last ones are not waited for: this returns when they run (`service.waiting` waits). One that
-    QEMU halted because its disk was full goes on.
+    A VM counts as booting as `thinvirt.service.boot_slots` has it. The last ones are not waited
+    for: this returns when they run (`service.waiting` waits). One that QEMU halted because its
+    disk was full goes on.
 
     If the caller is interrupted (`on_result` raises, Ctrl-C), the VM at hand is either running or
     as it was before, those before it run, and those after it were not touched.
@@ -119,7 +116,7 @@ def start(
         ProgramMissing: there is no QEMU.
     """
     accel = acceleration(say)
-    booting = _Booting(parallel or len(os.sched_getaffinity(0)))
+    booting = BootSlots(parallel or len(os.sched_getaffinity(0)))
     results = []
     for vm in vms:
         booting.wait_for_slot()
@@ -151,52 +148,6 @@ def _start_one(store: Store, vm: Vm, accel: Acceleration, say: Say | None) -> tu
             hint=f"free some space there, then: thinvirt start {vm.name}",
         )
     return "goes on where it was halted for want of space", state
-
-
-@dataclass(slots=True)
-class _Booting:
-    """The VMs that boot at the moment, at most `slots` of them."""
-
-    slots: int
-    guests: list["_Guest"] = field(default_factory=list)
-
-    def add(self, folder: VmFolder, name: str, state: RunState) -> None:
-        self.guests.append(_Guest(GuestWatch(folder, name), state))
-
-    def wait_for_slot(self) -> None:
-        while len(self.guests) >= self.slots:
-            self.guests = [guest for guest in self.guests if guest.is_booting()]
-            if len(self.guests) >= self.slots:
-                time.sleep(2 * _LOOK_S)
-
-
-@dataclass(slots=True)
-class _Guest:
-    """One VM that boots: seen by its console, and by the processor time it takes."""
-
-    watch: GuestWatch
-    state: RunState
-    began: float = field(default_factory=time.monotonic)
-    measured_at: float = 0.0
-    cpu_s: float = 0.0
-
-    def is_booting(self) -> bool:
-        self.watch.look()
-        now = time.monotonic()
-        if not self.watch.alive or self.watch.login_at_s is not None:
-            return False
-        if now - self.began > BOOT_SLOT_S:
-            return False
-        return not self._rests(now)
-
-    def _rests(self, now: float) -> bool:
-        if now - self.measured_at < REST_WINDOW_S:
-            return False
-        used_s = process.wanted_cpu_seconds(self.state.pid)
-        share = (used_s - self.cpu_s) / (now - self.measured_at)
-        is_first = self.measured_at == 0.0
-        self.measured_at, self.cpu_s = now, used_s
-        return not is_first and share < REST_SHARE
 
 
 # -- stop ----------------------------------------------------------------------------------------
