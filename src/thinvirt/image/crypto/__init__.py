@@ -1,0 +1,1 @@
+"""Encryption of images: sector ciphers, key derivation, and LUKS key slots."""
