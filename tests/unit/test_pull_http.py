@@ -246,6 +246,35 @@ def test_a_url_without_proof_is_refused_unless_wanted(
     assert json.loads(out.out)["facts"]["pulled_verified"] is False
 
 
+def test_a_page_instead_of_an_image_is_told(
+    server: Server, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.put("/disk.img", b"<html>Please log in</html>" * 100)
+    assert pull(f"{server.url}/disk.img", "--no-verify") == 0
+    assert "no boot record" in told(capsys)
+
+
+def test_nothing_is_left_of_what_never_came(server: Server, home: Path) -> None:
+    assert pull(f"{server.url}/nowhere.img", "--no-verify") == 3
+    store = open_store(home)
+    assert list(store.layout.downloads.iterdir()) == []
+    store.close()
+
+
+def test_a_harmed_image_is_fetched_again(server: Server, image: bytes, home: Path) -> None:
+    server.put("/disk.img", image)
+    words = (f"{server.url}/disk.img", "--checksum", "sha256:" + hashlib.sha256(image).hexdigest())
+    assert pull(*words) == 0
+    store = open_store(home)
+    path = store.template_image(store.catalog.find_template("disk"))
+    path.unlink()
+    path.write_bytes(bytes(len(image)))
+    for name in ("other", "disk"):  # neither takes over what is there
+        assert pull(*words, "--name", name) == 0
+        assert path.read_bytes() == image
+    store.close()
+
+
 def test_http_is_taken_if_the_digest_is_known_otherwise(image: bytes, home: Path) -> None:
     with serving() as plain:
         plain.put("/disk.img", image)

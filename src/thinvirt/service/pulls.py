@@ -63,11 +63,13 @@ class Pulled:
         template: the template that is there now.
         source: where it is from.
         fetched_bytes: what was fetched or already lay in the downloads; 0 if the store had it.
+        looks_bootable: False for a raw image without a boot record: a page that tells of an error?
     """
 
     template: Template
     source: Source
     fetched_bytes: int
+    looks_bootable: bool = True
 
 
 def plan_pull(
@@ -203,7 +205,7 @@ def pull(store: Store, client: Client, plan: Plan, progress: Progress) -> Pulled
         Busy: another process fetches the same.
         NotFound, TemporaryFailure, NoSpace: it cannot be had; what came of it is kept.
     """
-    from thinvirt.service.templates import import_image
+    from thinvirt.service.templates import take_image
 
     store.require_writable()
     if plan.sums_url:
@@ -220,7 +222,7 @@ def pull(store: Store, client: Client, plan: Plan, progress: Progress) -> Pulled
             if compression_of(image):
                 unpack(image, download.unpacked, progress)
                 image = download.unpacked
-            template = import_image(
+            taken = take_image(
                 store,
                 image,
                 name=plan.name,
@@ -233,7 +235,7 @@ def pull(store: Store, client: Client, plan: Plan, progress: Progress) -> Pulled
             download.forget()  # to fetch or import it again would end the same way
             raise
         download.forget()
-    return Pulled(template, source, fetched.size)
+    return Pulled(taken.template, source, fetched.size, taken.looks_bootable)
 
 
 def _facts(plan: Plan, source: Source, *, verified: bool) -> dict[str, Any]:

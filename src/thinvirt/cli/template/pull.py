@@ -281,6 +281,8 @@ def _pull(plan: "Plan", args: argparse.Namespace) -> int:
     finally:
         store.close()
     template = pulled.template
+    if not pulled.looks_bootable:
+        note(f"{template.ref} has no boot record: it does not look like a disk to boot from")
     if args.json:
         print_json(
             {

@@ -153,6 +153,8 @@ class Download:
 
     def __exit__(self, *_: object) -> None:
         self._close()
+        if not fetched_so_far(self._layout, self._url):
+            self._part.unlink(missing_ok=True)  # nothing came: nothing to go on from
         self._lock.release()
 
     def _close(self) -> None:

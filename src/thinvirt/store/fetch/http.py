@@ -182,7 +182,10 @@ class Client:
                     hint="another mirror may do better: thinvirt template pull URL --checksum …",
                 )
             here = target
-        raise TemporaryFailure(f"{url} redirects more than {MAX_REDIRECTS} times")
+        raise TemporaryFailure(
+            f"{url} redirects more than {MAX_REDIRECTS} times",
+            hint="try it in a browser: it may want a login or a cookie",
+        )
 
     def _one(self, method: str, url: str, headers: Mapping[str, str]) -> Answer:
         import urllib3
@@ -246,7 +249,10 @@ def _redirected(here: str, location: str) -> str:
     except ValueError:
         target = location
     if not location or not _is_web(target):
-        raise TemporaryFailure(f"{here} redirects to '{target}', which is no http or https URL")
+        raise TemporaryFailure(
+            f"{here} redirects to '{target}', which is no http or https URL",
+            hint="the publisher may have moved it: look there, and name the new URL",
+        )
     return target
 
 
