@@ -7,8 +7,11 @@ script/reference --check  only say (exit 1) which are out of date
 import argparse
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from pathlib import Path
+from pkgutil import walk_packages
 
+import thinvirt
 from thinvirt import errors
 from thinvirt.cli.parsers import whole_parser
 from thinvirt.cli.verbs import VERBS
@@ -28,6 +31,9 @@ def error_classes(base: type[errors.ThinvirtError]) -> Iterator[type[errors.Thin
 
 def exit_status_page() -> str:
     """Return the page of exit statuses and error kinds."""
+    for module in walk_packages(thinvirt.__path__, "thinvirt."):  # those define kinds of their own
+        if not module.name.endswith(".__main__"):
+            import_module(module.name)
     meanings: dict[int, str] = {0: "done"}
     kinds: dict[int, list[str]] = {}
     for cls in error_classes(errors.ThinvirtError):
@@ -37,7 +43,8 @@ def exit_status_page() -> str:
             known.append(cls.kind)
     meanings[errors.INTERRUPTED_STATUS] = "interrupted by Ctrl-C; what was half done was undone"
     rows = "\n".join(
-        f"| {status} | {meanings[status]} | {', '.join(f'`{k}`' for k in kinds.get(status, []))} |"
+        f"| {status} | {meanings[status]} | "
+        f"{', '.join(f'`{kind}`' for kind in sorted(kinds.get(status, [])))} |"
         for status in sorted(meanings)
     )
     return (
