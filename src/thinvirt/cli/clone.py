@@ -105,8 +105,8 @@ def _tell(store: "Store", vms: "Sequence[Vm]", took_s: float) -> None:
     count = f"{len(vms)} linked clones" if len(vms) > 1 else "a linked clone"
     names = vms[0].name if len(vms) == 1 else f"{vms[0].name} … {vms[-1].name}"
     print(
-        f"{names}: {count} of {batch.template.ref}, "
-        f"{format_size(batch.virtual_size)} each, in {format_duration(took_s)}"
+        f"{names}: {count} of {batch.template.ref}, {format_size(batch.virtual_size)}"
+        f"{' each' if len(vms) > 1 else ''}, in {format_duration(took_s)}"
     )
 
 
