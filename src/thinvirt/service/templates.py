@@ -124,22 +124,6 @@ def import_image(
     ).template
 
 
-def publish_image(
-    store: Store,
-    image: Path,
-    *,
-    name: str,
-    source: str,
-    facts: Mapping[str, Any],
-    progress: Progress = _SILENT,
-    move: bool = False,
-) -> Template:
-    """Publish an image made here (built, flattened) as a new version; see `take_image`."""
-    return import_image(
-        store, image, name=name, source=source, facts=facts, move=move, progress=progress
-    )
-
-
 def promote(
     store: Store, vm_name: str, *, name: str | None = None, progress: Progress = _SILENT
 ) -> Template:
@@ -171,7 +155,7 @@ def promote(
         with store.workspace(f"thinvirt template promote {vm.name}") as workspace:
             image = workspace / "flat"
             flatten(store.overlay(vm), image, progress=progress)
-            return publish_image(
+            return import_image(
                 store,
                 image,
                 name=chosen,

@@ -12,10 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from thinvirt.image.block.hostfile import allocated_bytes
 from thinvirt.store import Store, Template
 from thinvirt.store.trouble import explained
-
-_BLOCK = 512  # the unit of st_blocks, whatever the file system
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +110,7 @@ def total(figures: Sequence[Usage]) -> Usage:
 def _usage(store: Store, template: Template, *, shared: bool) -> Usage:
     image = store.template_image(template)
     try:
-        own = image.stat().st_blocks * _BLOCK
+        own = allocated_bytes(image.stat())
     except FileNotFoundError:
         own = 0
     clones = clones_bytes = copies_bytes = 0
@@ -128,6 +127,6 @@ def _overlay_sizes(store: Store, batch_id: int) -> list[int]:
     """Return what each overlay of a batch occupies; one listing of one folder."""
     try:
         with os.scandir(store.layout.batch(batch_id)) as entries:
-            return [entry.stat(follow_symlinks=False).st_blocks * _BLOCK for entry in entries]
+            return [allocated_bytes(entry.stat(follow_symlinks=False)) for entry in entries]
     except FileNotFoundError:
         return []  # just removed; or lost, which is not for this command to say
