@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         note("there are no templates yet: thinvirt template build tiny")
         return 0
     shown = [*figures, total(figures)] if len(figures) > 1 else figures
-    header = ("TEMPLATE", "CLONES", "TEMPLATE ITSELF", "CLONES", "TOGETHER", "AS FULL COPIES", "")
+    header = ("TEMPLATE", "CLONES", "TEMPLATE ITSELF", "OVERLAYS", "TOGETHER", "AS FULL COPIES", "")
     for line in table(header, (_cells(figure) for figure in shown), right="lrrrrrl"):
         print(line)
     print()

@@ -25,7 +25,7 @@ def program() -> str:
     found = shutil.which(_NAME)
     if found is None:
         raise ProgramMissing(
-            "qemu-img is not installed, and this image format needs it",
+            "qemu-img is not installed, and this needs it",
             hint="apt install qemu-utils",
         )
     return found
