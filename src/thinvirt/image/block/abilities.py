@@ -112,7 +112,7 @@ class Checkable:
 
         Args:
             repair: of `Repair`.
-            tell: called with a line for each finding, in QEMU's words.
+            tell: called with each finding, in QEMU's words, without the newline.
 
         Raises:
             BlockError: the check could not be done at all.

@@ -140,7 +140,7 @@ def create_file(
         if nocow:
             _set_nocow(fd)
         if not _set_extent_hint(fd, extent_size_hint) and extent_size_hint and warn is not None:
-            warn("Failed to set extent size hint: " + os.strerror(errno.ENOTTY))
+            warn("warning: Failed to set extent size hint: " + os.strerror(errno.ENOTTY))
         resize_file(fd, size, preallocation)
     finally:
         os.close(fd)

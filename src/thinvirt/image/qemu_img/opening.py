@@ -65,7 +65,7 @@ class Images:
 
     def __init__(self) -> None:
         self.objects: dict[tuple[str, str], Any] = {}
-        self.graph = BlockGraph(self.objects, console.warning)
+        self.graph = BlockGraph(self.objects, console.notice)
         self.graph.objects = self.objects  # what is made later counts too
         self._open: list[Root] = []
 

@@ -79,11 +79,17 @@ class Console:
         self.message(f"{self.program}: {text}\n")
 
     def warning(self, text: str) -> None:
-        """Print a warning; QEMU's own long one is not introduced by the program's name."""
-        if text.startswith("WARNING:"):
-            self.message(text + "\n")
+        """Print a warning."""
+        self.message(f"{self.program}: warning: {text}\n")
+
+    def notice(self, text: str) -> None:
+        """Print what the block graph tells: "warning: …", "error: …", or lines as they are."""
+        if text.startswith("error: "):
+            self.error(text.removeprefix("error: "))
+        elif text.startswith("warning: "):
+            self.warning(text.removeprefix("warning: "))
         else:
-            self.message(f"{self.program}: warning: {text}\n")
+            self.message(text + "\n")
 
     def block_error(self, error: BlockError, prefix: str = "") -> None:
         """Print an error of the block graph with its hint.

@@ -77,6 +77,10 @@ def run(words: list[str]) -> int:
             return _UNSUPPORTED
 
 
+def _tell(finding: str) -> None:
+    console.message(finding + "\n")
+
+
 class _Show:
     """Checks an image and tells of it."""
 
@@ -88,11 +92,11 @@ class _Show:
     def check(self, node: BlockNode, repair: int) -> int:
         """Check, repair, check again; return the exit status."""
         try:
-            result = check_image(node, repair=repair, tell=console.message)
+            result = check_image(node, repair=repair, tell=_tell)
             if result.leaks_fixed or result.corruptions_fixed:
                 first = result
                 self._tell_repairs(first)
-                result = check_image(node, tell=console.message)
+                result = check_image(node, tell=_tell)
                 result.leaks_fixed = first.leaks_fixed
                 result.corruptions_fixed = first.corruptions_fixed
         except NotSupported:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from thinvirt.image.block.errors import BlockError
+from thinvirt.image.block.errors import BlockError, ForeignDriver
 from thinvirt.image.block.flags import SECTOR, Open
 from thinvirt.image.ops.convert import MAX_BUFFER, MINIMUM_HOLE, Conversion, ConvertFailed
 from thinvirt.image.qemu_img.commandline import Words, add_options, asks_help, number_of
@@ -21,7 +21,7 @@ from thinvirt.image.qemu_img.getopt import (
     Command,
     Option,
 )
-from thinvirt.image.qemu_img.opening import Images, cache_mode
+from thinvirt.image.qemu_img.opening import Cache, Images, cache_mode
 from thinvirt.image.qemu_img.pace import pacer
 from thinvirt.image.qemu_img.progress import Meter
 from thinvirt.image.qemu_img.report import Exit, console
@@ -195,21 +195,29 @@ class _Conversion:
         )
         with Meter(shown=self.has("progress") and not self.has("quiet"), step=1) as meter:
             meter.percent(0)
-            sources = [
-                self.images.open(
-                    name,
-                    self.request.given.get("format"),
-                    Open.NO_SHARE | source_cache.flags,
-                    image_opts=self.has("image-opts"),
-                    force_share=self.has("force-share"),
-                    writethrough=source_cache.writethrough,
-                )
-                for name in self.names
-            ]
+            sources = self._open_sources(source_cache)
             self._load_snapshot(sources)
             self._convert(sources, meter)
             meter.percent(100)
         return 0
+
+    def _open_sources(self, cache: Cache) -> list[Root]:
+        try:
+            return [
+                self.images.open(
+                    name,
+                    self.request.given.get("format"),
+                    Open.NO_SHARE | cache.flags,
+                    image_opts=self.has("image-opts"),
+                    force_share=self.has("force-share"),
+                    writethrough=cache.writethrough,
+                )
+                for name in self.names
+            ]
+        except ForeignDriver:
+            if not self.has("no-create"):
+                self._new_target(0)  # what nobody can make need not be handed to anybody
+            raise
 
     def _help(self) -> int:
         if self.target_format is None:
