@@ -432,7 +432,9 @@ class _Opening:
         if "backing" not in self.rest or self.rest["backing"] not in (None, ""):
             return
         if self.rest["backing"] == "":
-            self.graph.warn('Use of "backing": "" is deprecated; use "backing": null instead')
+            self.graph.warn(
+                'warning: Use of "backing": "" is deprecated; use "backing": null instead'
+            )
         self.flags |= Open.NO_BACKING
         for options in (self.explicit, self.all_options, self.rest):
             options.pop("backing", None)
