@@ -10,7 +10,6 @@ from thinvirt.progress import Progress, Silent
 from thinvirt.run import liveness
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
-from thinvirt.run.qemu import is_halted
 from thinvirt.store import Store, Vm
 
 _SILENT = Silent()
@@ -104,6 +103,8 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
         "spec": vm.spec.to_facts(),
     }
     if state is not None:
+        from thinvirt.run.qemu import is_halted  # loads QMP and subprocess: listings do without
+
         if is_halted(VmFolder(store.layout.run_dir(vm.id), store.layout.log_dir(vm.id))):
             facts["state"] = HALTED
             facts["trouble"] = (

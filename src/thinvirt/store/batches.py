@@ -13,15 +13,18 @@ import time
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thinvirt.errors import Conflict, NotFound, StoreUnusable, UsageError
 from thinvirt.image.block.hostfile import sync_directory
-from thinvirt.image.ops.overlay import OverlayOptions, create_overlays
 from thinvirt.progress import Progress, Silent
 from thinvirt.store.records import Batch, Template
 from thinvirt.store.store import Store
 from thinvirt.store.trouble import explained
 from thinvirt.units import format_size
+
+if TYPE_CHECKING:
+    from thinvirt.image.ops.overlay import OverlayOptions
 
 _NAMED = 3  # how many of many are named in a message
 _SECTOR = 512
@@ -55,6 +58,9 @@ def create_batch(
         UsageError: the size is smaller than the template's.
         NoSpace: the file system is full; nothing is left behind.
     """
+    # Every command loads this module, to undo what was left; few make overlays.
+    from thinvirt.image.ops.overlay import OverlayOptions, create_overlays
+
     options = OverlayOptions(
         virtual_size=disk_size(template, virtual_size),
         backing_name=store.layout.backing_name(template.digest, template.format),
@@ -165,7 +171,7 @@ def _reserve(
     template: Template,
     names: Sequence[str],
     *,
-    options: OverlayOptions,
+    options: "OverlayOptions",
     spec_json: str,
     maker: str,
 ) -> int:
