@@ -10,7 +10,7 @@ from typing import Any
 from thinvirt.errors import BaseChanged, Conflict, ImageError, NotFound
 from thinvirt.image.block.hostfile import allocated_bytes
 from thinvirt.image.ops.copy import copy_sparse, file_sha256
-from thinvirt.image.ops.screen import FOREIGN, screen
+from thinvirt.image.ops.screen import FOREIGN, ImageFacts, screen
 from thinvirt.progress import Progress, Silent
 from thinvirt.store import Fingerprint, Store, Template
 from thinvirt.store.publication import is_intact, publish
@@ -70,8 +70,7 @@ def take_image(
     """
     store.require_writable()
     chosen = check_template_name(name) if name is not None else name_from_file(file)
-    found = screen(file)  # a quick refusal; what counts is the look at our own copy
-    foreign = found.format if found.format in FOREIGN else ""
+    screen(file)  # a quick refusal; what counts is the look at our own copy
     with (
         store.workspace(f"thinvirt template import {file.name}") as workspace,
         ExitStack() as undo,
@@ -79,12 +78,9 @@ def take_image(
         image = workspace / "image"
         digest = _own(store, file, image, undo, move=move, progress=progress)
         found = screen(image)
-        if found.format in FOREIGN:
-            from thinvirt.image.ops.foreign import convert_foreign
-
-            converted = workspace / "converted"
-            convert_foreign(image, converted, source_format=found.format, progress=progress)
-            image, found = converted, screen(converted)
+        foreign = found.format if found.format in FOREIGN else ""
+        if foreign:
+            image, found = _converted(image, foreign, progress)
             digest = file_sha256(image)
         before = store.catalog.template_by_digest(chosen, digest)
         restored = before is not None and not is_intact(store, before)
@@ -287,6 +283,15 @@ def _own(
         with image.open("rb") as stream:
             os.fsync(stream.fileno())
     return file_sha256(image, progress=progress)
+
+
+def _converted(image: Path, image_format: str, progress: Progress) -> tuple[Path, ImageFacts]:
+    """Convert an image of a foreign format beside itself; return the new one and what it is."""
+    from thinvirt.image.ops.foreign import convert_foreign
+
+    converted = image.with_name("converted")
+    convert_foreign(image, converted, source_format=image_format, progress=progress)
+    return converted, screen(converted)
 
 
 def _put_back(image: Path, file: Path) -> None:
