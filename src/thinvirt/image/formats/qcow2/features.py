@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from enum import IntEnum, IntFlag
-from struct import Struct
 from typing import NamedTuple
 
+from thinvirt.image.formats.qcow2.layout import FEATURE_NAMES, FEATURE_ROW
 from thinvirt.image.formats.text import printable
 
 
@@ -50,29 +50,17 @@ class Feature(NamedTuple):
     name: str
 
 
-_ROW = Struct(">BB46s")
-
-# The names and their order are those every QEMU writes, so that images compare equal byte by byte.
-NAMES = (
-    Feature(FeatureKind.INCOMPATIBLE, 0, "dirty bit"),
-    Feature(FeatureKind.INCOMPATIBLE, 1, "corrupt bit"),
-    Feature(FeatureKind.INCOMPATIBLE, 2, "external data file"),
-    Feature(FeatureKind.INCOMPATIBLE, 3, "compression type"),
-    Feature(FeatureKind.INCOMPATIBLE, 4, "extended L2 entries"),
-    Feature(FeatureKind.COMPATIBLE, 0, "lazy refcounts"),
-    Feature(FeatureKind.AUTOCLEAR, 0, "bitmaps"),
-    Feature(FeatureKind.AUTOCLEAR, 1, "raw external data"),
-)
+NAMES = tuple(Feature(*row) for row in FEATURE_NAMES)
 
 
 def pack_names(names: tuple[Feature, ...] = NAMES) -> bytes:
     """Return the feature name table's bytes."""
-    return b"".join(_ROW.pack(kind, bit, name.encode()) for kind, bit, name in names)
+    return b"".join(FEATURE_ROW.pack(kind, bit, name.encode()) for kind, bit, name in names)
 
 
 def unpack_names(raw: bytes) -> Iterator[Feature]:
     """Yield the rows of a feature name table; a part of a row at the end is ignored, as by QEMU."""
-    for kind, bit, name in _ROW.iter_unpack(raw[: len(raw) - len(raw) % _ROW.size]):
+    for kind, bit, name in FEATURE_ROW.iter_unpack(raw[: len(raw) - len(raw) % FEATURE_ROW.size]):
         text = name.split(b"\0", 1)[0].decode("utf-8", "replace")
         yield Feature(kind, bit, printable(text))
 

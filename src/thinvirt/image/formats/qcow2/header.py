@@ -1,57 +1,25 @@
 """The fixed header of versions 2 and 3 (qcow2 spec, "Header")."""
 
 from dataclasses import dataclass
-from struct import Struct
 from typing import Self
 
 from thinvirt.errors import CorruptImage, UnsupportedFeature
 from thinvirt.image.formats.qcow2.features import Incompatible
 from thinvirt.image.formats.qcow2.geometry import Geometry
-
-MAGIC = b"QFI\xfb"
-
-# Every field once: name and struct code, in file order. The layouts and offsets below follow.
-_V2_FIELDS = (
-    ("magic", "4s"),
-    ("version", "I"),
-    ("backing_file_offset", "Q"),
-    ("backing_file_size", "I"),
-    ("cluster_bits", "I"),
-    ("virtual_size", "Q"),
-    ("crypt_method", "I"),
-    ("l1_entries", "I"),
-    ("l1_table_offset", "Q"),
-    ("refcount_table_offset", "Q"),
-    ("refcount_table_clusters", "I"),
-    ("snapshot_count", "I"),
-    ("snapshots_offset", "Q"),
-)
-_V3_FIELDS = (
-    ("incompatible_features", "Q"),
-    ("compatible_features", "Q"),
-    ("autoclear_features", "Q"),
-    ("refcount_order", "I"),
-    ("header_length", "I"),
+from thinvirt.image.formats.qcow2.layout import (
+    COMPRESSION,
+    FIELD_OFFSET,
+    MAGIC,
+    V2,
+    V2_FIELDS,
+    V2_LENGTH,
+    V3,
+    V3_FIELDS,
+    V3_LENGTH,
+    V3_MIN_LENGTH,
 )
 
-_V2 = Struct(">" + "".join(code for _, code in _V2_FIELDS))
-_V3 = Struct(">" + "".join(code for _, code in _V3_FIELDS))
-_COMPRESSION = Struct(">B7x")
-
-V2_LENGTH = _V2.size  # 72
-V3_MIN_LENGTH = _V2.size + _V3.size  # 104
-V3_LENGTH = V3_MIN_LENGTH + _COMPRESSION.size  # 112, what QEMU writes since 5.1
-
-
-def _offsets() -> dict[str, int]:
-    at, offsets = 0, {}
-    for name, code in (*_V2_FIELDS, *_V3_FIELDS):
-        offsets[name] = at
-        at += Struct(">" + code).size
-    return offsets | {"compression_type": at}
-
-
-FIELD_OFFSET = _offsets()  # bytes from the start of the file, for messages and for patching
+__all__ = ["FIELD_OFFSET", "MAGIC", "V2_LENGTH", "V3_LENGTH", "V3_MIN_LENGTH", "Header"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,8 +60,8 @@ class Header:
             raise CorruptImage("not a qcow2 image: the magic number is missing", offset=0)
         if len(raw) < V2_LENGTH:
             raise CorruptImage(f"the file ends within the header, after {len(raw)} bytes")
-        names = [name for name, _ in _V2_FIELDS]
-        values = dict(zip(names[1:], _V2.unpack_from(raw)[1:], strict=True))
+        names = [name for name, _ in V2_FIELDS]
+        values = dict(zip(names[1:], V2.unpack_from(raw)[1:], strict=True))
         version = values["version"]
         if version == 2:
             return cls(**values, header_length=V2_LENGTH)
@@ -104,8 +72,8 @@ class Header:
             )
         if len(raw) < V3_MIN_LENGTH:
             raise CorruptImage(f"the file ends within the header, after {len(raw)} bytes")
-        names = [name for name, _ in _V3_FIELDS]
-        values |= dict(zip(names, _V3.unpack_from(raw, V2_LENGTH), strict=True))
+        names = [name for name, _ in V3_FIELDS]
+        values |= dict(zip(names, V3.unpack_from(raw, V2_LENGTH), strict=True))
         length = values["header_length"]
         if length < V3_MIN_LENGTH or length % 8 or length > len(raw):
             raise CorruptImage(
@@ -115,19 +83,19 @@ class Header:
             )
         compression, unknown = 0, b""
         if length > V3_MIN_LENGTH:
-            (compression,) = _COMPRESSION.unpack_from(raw, V3_MIN_LENGTH)
+            (compression,) = COMPRESSION.unpack_from(raw, V3_MIN_LENGTH)
             unknown = raw[V3_LENGTH:length]
         return cls(**values, compression_type=compression, unknown_fields=unknown)
 
     def pack(self) -> bytes:
         """Return the header's bytes: 72 for version 2, else `header_length`."""
-        fields = [getattr(self, name) for name, _ in _V2_FIELDS[1:]]
-        raw = _V2.pack(MAGIC, *fields)
+        fields = [getattr(self, name) for name, _ in V2_FIELDS[1:]]
+        raw = V2.pack(MAGIC, *fields)
         if self.version == 2:
             return raw
-        raw += _V3.pack(*(getattr(self, name) for name, _ in _V3_FIELDS))
+        raw += V3.pack(*(getattr(self, name) for name, _ in V3_FIELDS))
         if self.header_length > V3_MIN_LENGTH:
-            raw += _COMPRESSION.pack(self.compression_type) + self.unknown_fields
+            raw += COMPRESSION.pack(self.compression_type) + self.unknown_fields
         return raw
 
     @property

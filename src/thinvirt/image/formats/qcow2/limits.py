@@ -4,7 +4,7 @@ Where QEMU has a limit, ours is the same: an image that QEMU opens is not refuse
 what QEMU refuses is not written.
 """
 
-from thinvirt.units import KIB, MIB, SECTOR
+KIB, MIB, SECTOR = 1 << 10, 1 << 20, 512
 
 MIN_CLUSTER_BITS = 9  # one sector
 MAX_CLUSTER_BITS = 21  # 2 MiB: larger ones cost more in copy-on-write than they save in tables

@@ -1,0 +1,220 @@
+"""No write may touch other metadata: the check before each write, and what happens if it fails."""
+
+from __future__ import annotations
+
+import errno
+
+from thinvirt.image.block.errors import BlockError, failed
+from thinvirt.image.block.qcow2.header import BITMAPS, CORRUPT
+from thinvirt.image.formats.qcow2 import limits
+from thinvirt.image.formats.qcow2.entries import OFFSET_MASK
+from thinvirt.image.formats.qcow2.refcounts import unpack_table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Final
+
+    from thinvirt.image.block.qcow2.core import Image
+
+
+class Structure:
+    """The kinds of metadata, as bits in the order they are looked at."""
+
+    HEADER: Final = 1 << 0
+    ACTIVE_L1: Final = 1 << 1
+    ACTIVE_L2: Final = 1 << 2
+    REFCOUNT_TABLE: Final = 1 << 3
+    REFCOUNT_BLOCK: Final = 1 << 4
+    SNAPSHOT_TABLE: Final = 1 << 5
+    INACTIVE_L1: Final = 1 << 6
+    INACTIVE_L2: Final = 1 << 7
+    BITMAP_DIRECTORY: Final = 1 << 8
+
+    # How much is looked at before a write: what `overlap-check` can be.
+    NOTHING: Final = 0
+    CONSTANT: Final = HEADER | ACTIVE_L1 | REFCOUNT_TABLE | SNAPSHOT_TABLE | BITMAP_DIRECTORY
+    CACHED: Final = CONSTANT | ACTIVE_L2 | REFCOUNT_BLOCK | INACTIVE_L1
+    ALL: Final = CACHED | INACTIVE_L2
+
+
+_NAMES = {
+    Structure.HEADER: "qcow2_header",
+    Structure.ACTIVE_L1: "active L1 table",
+    Structure.ACTIVE_L2: "active L2 table",
+    Structure.REFCOUNT_TABLE: "refcount table",
+    Structure.REFCOUNT_BLOCK: "refcount block",
+    Structure.SNAPSHOT_TABLE: "snapshot table",
+    Structure.INACTIVE_L1: "inactive L1 table",
+    Structure.INACTIVE_L2: "inactive L2 table",
+    Structure.BITMAP_DIRECTORY: "bitmap directory",
+}
+
+
+class ClusterSet:
+    """Where the tables that another table points to lie; a damaged image may name one twice."""
+
+    def __init__(self, table: Iterable[int], mask: int, bits: int) -> None:
+        self._mask = mask
+        self._bits = bits
+        self._counts: dict[int, int] = {}
+        for entry in table:
+            if entry:
+                self.change(0, entry)
+
+    def change(self, old: int, new: int) -> None:
+        """An entry of the table changed."""
+        cluster = (old & self._mask) >> self._bits
+        if cluster:
+            left = self._counts.get(cluster, 0) - 1
+            if left > 0:
+                self._counts[cluster] = left
+            else:
+                self._counts.pop(cluster, None)
+        cluster = (new & self._mask) >> self._bits
+        if cluster:
+            self._counts[cluster] = self._counts.get(cluster, 0) + 1
+
+    def touches(self, first: int, last: int) -> bool:
+        """Whether one lies in these clusters."""
+        counts = self._counts
+        if last - first < len(counts):
+            return any(cluster in counts for cluster in range(first, last + 1))
+        return any(first <= cluster <= last for cluster in counts)
+
+
+def c_hex(number: int) -> str:
+    """Return a number as C prints it with ``%#x``: zero has no prefix."""
+    return f"{number:#x}" if number else "0"
+
+
+class Guard:
+    """Refuses writes over metadata.
+
+    Attributes:
+        level: the structures looked at.
+        l2_tables, refcount_blocks: kept up to date by whoever changes the tables that name them.
+    """
+
+    def __init__(self, image: Image, level: int) -> None:
+        self.image = image
+        self.level = level
+        self.signalled = False
+        self.l2_tables = ClusterSet((), OFFSET_MASK, image.cluster_bits)
+        self.refcount_blocks = ClusterSet((), OFFSET_MASK, image.cluster_bits)
+
+    def reload(self) -> None:
+        """Look at both tables anew."""
+        bits = self.image.cluster_bits
+        self.l2_tables = ClusterSet(self.image.l1, OFFSET_MASK, bits)
+        self.refcount_blocks = ClusterSet(self.image.refcounts.table, OFFSET_MASK, bits)
+
+    def check(self, offset: int, length: int, *, ignore: int = 0) -> None:
+        """Refuse a write of `length` bytes at a host offset that touches metadata.
+
+        Args:
+            offset: host bytes.
+            length: bytes.
+            ignore: structures of `Structure` that it may touch.
+
+        Raises:
+            BlockError: it does; the image is marked corrupt and cannot be used any more.
+        """
+        if not length:
+            return
+        found = self._find(offset, length, self.level & ~ignore)
+        if found:
+            self.signal(
+                f"Preventing invalid write on metadata (overlaps with {_NAMES[found]})", fatal=True
+            )
+            raise failed(errno.EIO, offset=offset)
+
+    def check_data(self, offset: int, length: int) -> None:
+        """Refuse a write of guest data that touches metadata; see `check`."""
+        if not self.image.header.has_data_file:
+            self.check(offset, length)
+
+    def _find(self, offset: int, length: int, structures: int) -> int:
+        """Return the first structure that is touched, 0 for none."""
+        image, header = self.image, self.image.header
+        size = image.cluster_size
+        if structures & Structure.HEADER and offset < size:
+            return Structure.HEADER
+        first, last = offset // size, (offset + length - 1) // size
+        start, end = first * size, (last + 1) * size
+
+        def touches(at: int, entries: int, entry_size: int = 8) -> bool:
+            return at < end and start < at + entries * entry_size
+
+        tests: tuple[tuple[int, Callable[[], bool]], ...] = (
+            (Structure.ACTIVE_L1, lambda: touches(header.l1_table_offset, len(image.l1))),
+            (
+                Structure.REFCOUNT_TABLE,
+                lambda: touches(header.refcount_table_offset, len(image.refcounts.table)),
+            ),
+            (
+                Structure.SNAPSHOT_TABLE,
+                lambda: touches(header.snapshots_offset, image.snapshots_size, 1),
+            ),
+            (
+                Structure.INACTIVE_L1,
+                lambda: any(touches(at, count) for at, count in image.snapshot_l1_tables()),
+            ),
+            (Structure.ACTIVE_L2, lambda: self.l2_tables.touches(first, last)),
+            (Structure.REFCOUNT_BLOCK, lambda: self.refcount_blocks.touches(first, last)),
+            (Structure.INACTIVE_L2, lambda: self._touches_inactive_l2(first, last)),
+            (
+                Structure.BITMAP_DIRECTORY,
+                lambda: (
+                    bool(header.autoclear_features & BITMAPS)
+                    and touches(header.bitmap_directory_offset, header.bitmap_directory_size, 1)
+                ),
+            ),
+        )
+        for structure, test in tests:
+            if structures & structure and test():
+                return structure
+        return 0
+
+    def _touches_inactive_l2(self, first: int, last: int) -> bool:
+        image = self.image
+        for offset, entries in image.snapshot_l1_tables():
+            image.header.check_table("", offset, entries, 8, limits.MAX_L1_BYTES)
+            table = unpack_table(image.file.read(offset, entries * 8))
+            if ClusterSet(table, OFFSET_MASK, image.cluster_bits).touches(first, last):
+                return True
+        return False
+
+    def signal(self, message: str, *, fatal: bool) -> None:
+        """Tell of a damage that was met; a fatal one marks the image corrupt and ends its use."""
+        image = self.image
+        fatal = fatal and not image.read_only
+        marked = image.header.incompatible_features & CORRUPT
+        if self.signalled and (not fatal or marked):
+            return
+        self.signalled = True
+        if not fatal:
+            image.graph.warn(
+                f"qcow2: Image is corrupt: {message}; further non-fatal corruption events will be "
+                "suppressed"
+            )
+            return
+        image.graph.warn(
+            f"qcow2: Marking image as corrupt: {message}; further corruption events will be "
+            "suppressed"
+        )
+        image.header.incompatible_features |= CORRUPT
+        image.is_dead = True
+        self._mark(image)
+
+    @staticmethod
+    def _mark(image: Image) -> None:
+        try:
+            image.update_header()
+        except BlockError:
+            return  # not even that: whoever opens it next will meet the damage again
+
+    def damaged(self, message: str, *, offset: int | None = None) -> BlockError:
+        """Signal fatal damage; return the error to raise."""
+        self.signal(message, fatal=True)
+        return failed(errno.EIO, offset=offset)

@@ -1,0 +1,679 @@
+"""The node: opens and closes an image, and hands requests to those who know how."""
+
+from __future__ import annotations
+
+import errno
+
+from thinvirt.image.block.abilities import (
+    Amendable,
+    BackingChangeable,
+    BitmapHolder,
+    Checkable,
+    Creatable,
+    Measurable,
+    Repair,
+    Snapshotable,
+)
+from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_reason
+from thinvirt.image.block.flags import SECTOR, Open, Role, Status, WriteFlags
+from thinvirt.image.block.node import Extent
+from thinvirt.image.block.qcow2 import header as head
+from thinvirt.image.block.qcow2.allocator import Freed, Refcounts, load_refcount_table
+from thinvirt.image.block.qcow2.core import Image
+from thinvirt.image.block.qcow2.guard import Guard, Structure
+from thinvirt.image.block.qcow2.mapping import find_run
+from thinvirt.image.block.qcow2.options import AMEND_OPTIONS, CREATE_OPTIONS, RunTime
+from thinvirt.image.block.qcow2.tables import L2Cache, RefcountCache
+from thinvirt.image.block.qcow2.writing import Writer
+from thinvirt.image.formats.qcow2.entries import SUBCLUSTERS, Kind, compressed_range
+from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
+from thinvirt.image.formats.qcow2.refcounts import pack_table, unpack_table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from typing import Any
+
+    from thinvirt.image.block.abilities import Bitmap, CheckResult, Measure, Snapshot, Watcher
+    from thinvirt.image.block.graph import BlockGraph
+    from thinvirt.image.block.node import BlockNode, Buffer, Graph
+    from thinvirt.image.block.options import Options
+    from thinvirt.image.block.qcow2.bitmaps import BitmapSet
+    from thinvirt.image.block.qcow2.core import TableLike
+    from thinvirt.image.block.schema import Values
+
+
+_VERSION_3_ZERO_FLAGS = WriteFlags.MAY_UNMAP | WriteFlags.NO_FALLBACK
+
+
+class Qcow2Node(
+    Image,
+    Creatable,
+    Measurable,
+    Checkable,
+    Amendable,
+    BackingChangeable,
+    Snapshotable,
+    BitmapHolder,
+):
+    """A qcow2 image.
+
+    Attributes:
+        writer: who stores guest data.
+        run_time: the run-time options in effect.
+        cipher_by_host_offset: what initial vectors are made from.
+    """
+
+    refcounts: Refcounts
+    l2_tables: L2Cache
+    guard: Guard
+    bitmaps: BitmapSet | None
+    driver = "qcow2"
+    is_format = True
+    supports_backing = True
+    strong_options = ("encrypt.key-secret",)
+    create_options = CREATE_OPTIONS
+    amend_options = AMEND_OPTIONS
+    can_write_zeroes = True
+    can_discard = True
+    can_report_status = True
+    can_compress = True
+    can_truncate = True
+
+    def __init__(self, graph: Graph, options: Options, flags: int) -> None:
+        super().__init__(graph, options, flags)
+        self.header = head.ImageHeader()
+        self.l1 = unpack_table(b"")
+        self.writer = Writer(self)
+        self.run_time: RunTime
+        self.cipher = None
+        self.cipher_by_host_offset = False
+        self.luks_volume = None
+        self.is_dead = False
+        self.header_area = -1
+        self.uses_lazy_refcounts = False
+        self.snapshots = []
+        self.snapshots_size = 0
+        self.encryption_options = {}
+        self.bitmaps = None
+        self._data_file: BlockNode | None = None
+        self._is_preallocated: bool | None = None
+
+    # ---------------------------------------------------------------- sizes that follow
+
+    def _set_sizes(self) -> None:
+        """Compute what follows from the header; it is asked for with every request."""
+        header = self.header
+        self.cluster_bits = header.cluster_bits
+        self._cluster_size = 1 << header.cluster_bits
+        self.extended = header.extended_l2
+        self.l2_bits = header.l2_bits
+        self.l2_size = 1 << header.l2_bits
+        self.subcluster_size = self._cluster_size // (SUBCLUSTERS if self.extended else 1)
+        self.subcluster_bits = self.subcluster_size.bit_length() - 1
+        self.set_refcount_order(header.refcount_order)
+
+    def set_refcount_order(self, order: int) -> None:
+        """Take another width of refcounts into use."""
+        self.header.refcount_order = self.refcount_order = order
+        self.refcounts_per_block = self._cluster_size * 8 >> order
+
+    @property
+    def cluster_size(self) -> int:
+        """The unit of allocation, bytes."""
+        return self._cluster_size
+
+    @property
+    def data_file(self) -> BlockNode:
+        """The node that guest data lies in."""
+        return self._data_file if self._data_file is not None else self.file
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether guest data cannot be read without a key."""
+        return self.header.crypt_method != 0
+
+    @property
+    def is_dirty(self) -> bool:
+        """Whether the image was not closed properly while its refcounts were lazy."""
+        return bool(self.header.incompatible_features & head.DIRTY)
+
+    @property
+    def needs_accurate_refcounts(self) -> bool:
+        """Whether refcounts must be on disk before what refers to the clusters."""
+        return not self.header.incompatible_features & head.DIRTY
+
+    # ---------------------------------------------------------------- open
+
+    def _open(self, options: Options) -> None:
+        self.graph.open_file_child(self, options)
+        header, flags = self.header, self.open_flags
+        header.read_fields(self.file, flags)
+        header.virtual_size = header.virtual_size // SECTOR * SECTOR
+        self._set_sizes()
+        self._read_l1()
+        self.run_time = RunTime.of(options, self)
+        self._set_up_tables()
+        outdated = header.read_extensions(self.file, self.graph.warn)
+        self._open_data_file(options)
+        self._set_up_cipher()
+        header.read_backing_name(self.file)
+        if header.backing_name is not None:
+            self.backing_file = self.auto_backing_file = _text(header.backing_name)
+        if header.backing_format is not None:
+            self.backing_format = _text(header.backing_format)
+        self.zero_flags = _VERSION_3_ZERO_FLAGS if header.version >= 3 else 0
+        self.truncate_flags = WriteFlags.ZERO
+        if not flags & Open.CHECK:
+            self._read_snapshots()
+        self._mend(outdated=outdated)
+
+    def _read_l1(self) -> None:
+        header = self.header
+        try:
+            raw = self.file.read(header.l1_table_offset, header.l1_entries * 8)
+        except BlockError as error:
+            raise with_reason("Could not read L1 table", error.errno) from error
+        self.l1 = unpack_table(raw)
+
+    def _set_up_tables(self) -> None:
+        run_time = self.run_time
+        self.uses_lazy_refcounts = run_time.lazy_refcounts
+        self.guard = Guard(self, run_time.overlap_check)
+        self.l2_tables = L2Cache(
+            self,
+            run_time.l2_tables,
+            own=Structure.ACTIVE_L2,
+            load_event="l2_load",
+            write_event="l2_update",
+        )
+        blocks = RefcountCache(
+            self,
+            run_time.refcount_blocks,
+            own=Structure.REFCOUNT_BLOCK,
+            load_event="refblock_load",
+            write_event="refblock_update_part",
+        )
+        try:
+            table = load_refcount_table(self)
+        except BlockError as error:
+            raise with_reason("Could not initialize refcount handling", error.errno) from error
+        self.refcounts = Refcounts(self, table, blocks)
+        self.refcounts.passed_on = run_time.passed_on
+        self.guard.reload()
+
+    def _open_data_file(self, options: Options) -> None:
+        header = self.header
+        if self.open_flags & Open.NO_IO:
+            for key in [key for key in options if key.startswith("data-file.")]:
+                del options[key]
+            options.pop("data-file", None)
+            return
+        node = self.graph.open_child(self, options, "data-file", Role.DATA, allow_none=True)
+        if not header.has_data_file:
+            if node is not None:
+                raise BlockError(
+                    "'data-file' can only be set for images with an external data file"
+                )
+            if header.data_file_is_raw:
+                raise BlockError("data-file-raw requires a data file")
+            return
+        if node is None and header.data_file_name is not None:
+            name = _text(header.data_file_name)
+            node = self.graph.open_child(self, options, "data-file", Role.DATA, filename=name)
+        if node is None:
+            raise BlockError("'data-file' is required for this image")
+        self._data_file = node
+        self.children["file"].role &= ~Role.DATA
+
+    def _set_up_cipher(self) -> None:
+        method = self.header.crypt_method
+        if method == head.CRYPT_NONE:
+            return
+        from thinvirt.image.block.qcow2.encryption import open_cipher
+
+        self.cipher, self.cipher_by_host_offset = open_cipher(self)
+
+    def _read_snapshots(self) -> None:
+        if self.header.snapshot_count:
+            from thinvirt.image.block.qcow2.snapshots import read_snapshots
+
+            self.snapshots, self.snapshots_size = read_snapshots(self)
+
+    def _mend(self, *, outdated: bool) -> None:
+        """Clear unknown autoclear bits and repair a dirty image, if it is opened for writing."""
+        header = self.header
+        unknown = header.autoclear_features & ~head.KNOWN_AUTOCLEAR
+        update = (outdated or bool(unknown)) and not self.read_only
+        if update:
+            header.autoclear_features &= head.KNOWN_AUTOCLEAR
+        if header.bitmap_count:
+            update = not self.loaded_bitmaps.load() and update
+        if self.read_only:
+            return
+        if update:
+            try:
+                self.update_header()
+            except BlockError as error:
+                raise with_reason("Could not update qcow2 header", error.errno) from error
+        if header.incompatible_features & head.DIRTY and not self.open_flags & Open.CHECK:
+            number = 0
+            try:
+                result = self.check_image(Repair.LEAKS | Repair.ERRORS, self.graph.warn)
+                number = errno.EIO if result.check_errors else 0
+            except BlockError as error:
+                number = error.errno
+            if number:
+                raise with_reason("Could not repair dirty image", number)
+
+    def _refresh_limits(self) -> None:
+        if self.cipher is not None:
+            self.request_alignment = self.cipher.sector_size
+        self.zeroes_alignment = self.subcluster_size
+        self.discard_alignment = self.cluster_size
+
+    def _length(self) -> int:
+        return self.header.virtual_size
+
+    # ---------------------------------------------------------------- close and flush
+
+    def _close(self) -> None:
+        if self.is_dead:
+            return
+        if not self.read_only:
+            self._store_bitmaps()
+            self.l2_tables.flush()
+            self.refcounts.cache.flush()
+            self.mark_clean()
+
+    @property
+    def loaded_bitmaps(self) -> BitmapSet:
+        """The persistent bitmaps."""
+        if self.bitmaps is None:
+            from thinvirt.image.block.qcow2.bitmaps import BitmapSet
+
+            self.bitmaps = BitmapSet(self)
+        return self.bitmaps
+
+    def _store_bitmaps(self) -> None:
+        if self.bitmaps is None:
+            return
+        try:
+            self.bitmaps.store()
+        except BlockError as error:
+            self.graph.warn(
+                f"error: Lost persistent bitmaps during inactivation of node '{self.node_name}': "
+                f"{error.message}"
+            )
+
+    def _written(self, offset: int, length: int) -> None:
+        if self.bitmaps is not None:
+            self.bitmaps.record(offset, length)
+
+    def _flush_to_os(self) -> None:
+        if self.is_dead:
+            return
+        self.write_caches()
+
+    def write_caches(self) -> None:
+        """Write changed tables, in their order, without making them durable."""
+        self.l2_tables.write()
+        if self.needs_accurate_refcounts:
+            self.refcounts.cache.write()
+
+    def flush_caches(self) -> None:
+        """Write changed tables and make them durable."""
+        self.write_caches()
+        self.file.flush()
+
+    def _reopening(self, *, read_only: bool) -> None:
+        if read_only and not self.is_dead:
+            self._store_bitmaps()
+            self.flush()
+            self.mark_clean()
+
+    # ---------------------------------------------------------------- header and L1
+
+    def table_for(self, offset: int) -> tuple[TableLike, int]:
+        """Return the L2 table for a guest offset, ready to be changed, and the index in it."""
+        return self.writer.table_for(offset)
+
+    def grow_l1(self, entries: int, *, exact: bool = False) -> None:
+        """Make the L1 table at least so long."""
+        self.writer.grow_l1(entries, exact=exact)
+
+    def update_header(self) -> None:
+        """Write the whole first cluster.
+
+        Raises:
+            BlockError: it does not fit (``errno.ENOSPC``), or cannot be written.
+        """
+        raw = self.header.pack()
+        if self.header_area < 0:
+            raw = raw.ljust(self.cluster_size, b"\0")
+        else:
+            self.header_area = max(self.header_area, len(raw))
+            raw = raw.ljust(self.header_area, b"\0")
+        self.file.write(0, raw)
+
+    def write_durably(self, offset: int, data: bytes) -> None:
+        """Write to the image file, and go on when it is durable."""
+        self.file.write(offset, data)
+        self.file.flush()
+
+    def set_l1(self, index: int, entry: int) -> None:
+        """Change an L1 entry in memory."""
+        self.guard.l2_tables.change(self.l1[index], entry)
+        self.l1[index] = entry
+
+    def write_l1_entry(self, index: int) -> None:
+        """Write an L1 entry, and what must be written with it, durably."""
+        count = max(min(self.file.request_alignment, self.cluster_size) // 8, 1)
+        first = index // count * count
+        data = pack_table(self.l1[first : first + count]).ljust(count * 8, b"\0")
+        place = self.header.l1_table_offset + first * 8
+        self.guard.check(place, len(data), ignore=Structure.ACTIVE_L1)
+        self.file.debug_event("l1_update")
+        self.write_durably(place, data)
+
+    def mark_dirty(self) -> None:
+        """Note that refcounts on disk may be stale from now on."""
+        if self.header.incompatible_features & head.DIRTY:
+            return
+        bits = self.header.incompatible_features | head.DIRTY
+        self.write_durably(FIELD_OFFSET["incompatible_features"], bits.to_bytes(8, "big"))
+        self.header.incompatible_features = bits
+
+    def mark_clean(self) -> None:
+        """Bring refcounts up to date on disk and say so."""
+        if self.header.incompatible_features & head.DIRTY:
+            self.header.incompatible_features &= ~head.DIRTY
+            self.flush_caches()
+            self.update_header()
+
+    def mark_consistent(self) -> None:
+        """Take the mark of corruption off."""
+        if self.header.incompatible_features & head.CORRUPT:
+            self.flush_caches()
+            self.header.incompatible_features &= ~head.CORRUPT
+            self.update_header()
+
+    def snapshot_l1_tables(self) -> list[tuple[int, int]]:
+        """Return (host offset, entries) of every snapshot's L1 table."""
+        return [(s.l1_table_offset, s.l1_entries) for s in self.snapshots if s.l1_entries]
+
+    # ---------------------------------------------------------------- requests
+
+    def _alive(self) -> None:
+        if self.is_dead:
+            raise failed(errno.ENOMEDIUM)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        return self.read_guest(offset, length)
+
+    def read_guest(self, offset: int, length: int) -> bytes:
+        """Return guest bytes; the guest's disk may end before."""
+        self._alive()
+        parts = []
+        end = offset + length
+        while offset < end:
+            kind, run, place = find_run(self, offset, end - offset)
+            parts.append(self._read_run(kind, offset, run, place))
+            offset += run
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _read_run(self, kind: int, offset: int, length: int, place: int) -> bytes:
+        if kind == Kind.NORMAL:
+            self.file.debug_event("read_aio")
+            data = self.data_file.read(place, length)
+            if self.cipher is not None:
+                where = place if self.cipher_by_host_offset else offset
+                return self.cipher.decrypt(where, data)
+            return data
+        if kind == Kind.COMPRESSED:
+            return self._read_compressed(place, offset % self.cluster_size, length)
+        unallocated = kind in (Kind.UNALLOCATED, Kind.UNALLOCATED_RESERVED)
+        if unallocated and self.backing is not None:
+            self.file.debug_event("read_backing_aio")
+            return self.backing.read(offset, length)
+        return bytes(length)
+
+    def _read_compressed(self, entry: int, start: int, length: int) -> bytes:
+        from thinvirt.image.block.qcow2.codecs import decompress
+
+        place, size = compressed_range(entry, self.cluster_bits)
+        self.file.debug_event("read_compressed")
+        packed = self.file.read(place, size)
+        cluster = decompress(packed, self.cluster_size, self.header.compression_type)
+        return cluster[start : start + length]
+
+    def encrypt(self, host: int, guest: int, data: Buffer) -> bytes:
+        """Return guest data as it is to be stored at a host offset."""
+        if not data:
+            return b""
+        assert self.cipher is not None
+        return self.cipher.encrypt(host if self.cipher_by_host_offset else guest, data)
+
+    def _write(self, offset: int, data: Buffer, flags: int) -> None:
+        self._alive()
+        self.writer.write(offset, data)
+        self._written(offset, len(data))
+
+    def _write_compressed(self, offset: int, data: Buffer) -> None:
+        self._alive()
+        if self.header.has_data_file:
+            raise NotSupported
+        size = self.cluster_size
+        end = offset + len(data)
+        if offset % size or (end % size and end != self.size):
+            raise failed(errno.EINVAL, offset=offset)
+        view = memoryview(data)
+        for at in range(0, len(data), size):
+            self.writer.write_compressed(offset + at, view[at : at + size])
+        self._written(offset, len(data))
+
+    def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
+        from thinvirt.image.block.qcow2.zeroing import write_zeroes
+
+        self._alive()
+        write_zeroes(self, offset, length, flags)
+        self._written(offset, length)
+
+    def _discard(self, offset: int, length: int) -> None:
+        from thinvirt.image.block.qcow2.zeroing import discard_clusters
+
+        self._alive()
+        if self.header.version < 3 and self.backing is not None:
+            raise NotSupported
+        size = self.cluster_size
+        if (offset | length) % size and (offset % size or offset + length != self.size):
+            raise NotSupported
+        discard_clusters(self, offset, length, Freed.REQUEST)
+        self._written(offset, length)
+
+    def _status(self, offset: int, length: int, *, want_zero: bool) -> Extent:
+        self._alive()
+        kind, run, place = find_run(self, offset, length)
+        flags, node = 0, None
+        if kind in Kind.PLACED and self.cipher is None:
+            flags, node = Status.OFFSET_VALID, self.data_file
+        else:
+            place = 0
+        if kind in (Kind.ZERO_PLAIN, Kind.ZERO_RESERVED):
+            flags |= Status.ZERO
+        elif kind in (Kind.NORMAL, Kind.COMPRESSED):
+            flags |= Status.DATA
+            if flags & Status.OFFSET_VALID and self._has_metadata_preallocation():
+                flags |= Status.RECURSE
+        return Extent(run, flags, place, node)
+
+    def _has_metadata_preallocation(self) -> bool:
+        """Whether much of what is counted as used takes no space on the host (then ask it)."""
+        if self._is_preallocated is None:
+            try:
+                self._is_preallocated = self._detect_preallocation()
+            except BlockError:
+                self._is_preallocated = False
+        return self._is_preallocated
+
+    def _detect_preallocation(self) -> bool:
+        length = self.file.size
+        real = self.file.allocated_size() // self.cluster_size
+        threshold = max(real * 10 // 9, real + 2)
+        end = -(-length // self.cluster_size)
+        if end < threshold:
+            return False
+        used = 0
+        for first in range(0, end, self.refcounts_per_block):
+            count = min(self.refcounts_per_block, end - first)
+            used += count - self.refcounts.count_unused(first, count)
+            if used >= threshold:
+                return True
+        return False
+
+    def _truncate(self, size: int, *, exact: bool, preallocation: str, flags: int) -> None:
+        from thinvirt.image.block.qcow2.resize import resize
+
+        self._alive()
+        resize(self, size, exact=exact, preallocation=preallocation, flags=flags)
+
+    # ---------------------------------------------------------------- facts
+
+    def has_zero_init(self) -> bool:
+        """Whether the image, newly made, reads as zeroes."""
+        if not self.l1 or not self.l1[0]:
+            return True
+        return self.cipher is None and self.data_file.has_zero_init()
+
+    def format_specific(self) -> Mapping[str, Any] | None:
+        """Return what only qcow2 has to tell."""
+        from thinvirt.image.block.qcow2.info import format_specific
+
+        return format_specific(self)
+
+    # ---------------------------------------------------------------- whole-image operations
+
+    @classmethod
+    def create_image(cls, graph: BlockGraph, filename: str, values: Values) -> None:
+        """Make a new image; see `create.create`."""
+        from thinvirt.image.block.qcow2.create import create
+
+        create(graph, filename, values)
+
+    @classmethod
+    def measure_image(cls, values: Values, source: BlockNode | None) -> Measure:
+        """Return what a new image would need."""
+        from thinvirt.image.block.qcow2.measure import measure
+
+        return measure(values, source)
+
+    def check_image(self, repair: int, tell: Callable[[str], None]) -> CheckResult:
+        """Check, and perhaps repair; see `check`."""
+        from thinvirt.image.block.qcow2.check import check
+
+        self._alive()
+        return check(self, repair, tell)
+
+    def amend_image(self, values: Values, *, force: bool, watch: Watcher) -> None:
+        """Change creation options; see `amend`."""
+        from thinvirt.image.block.qcow2.amend import amend
+        from thinvirt.image.block.qcow2.encryption import amend_encryption, amends_encryption
+
+        self._alive()
+        has_keys = amends_encryption(self, values)
+        amend(self, values, watch)
+        if has_keys:
+            amend_encryption(self, values, force=force)
+
+    def change_backing(self, name: str | None, image_format: str | None) -> None:
+        """Name another backing file in the header."""
+        header = self.header
+        raw = None if name is None else name.encode("utf-8", "surrogateescape")
+        if raw is not None and (header.data_file_is_raw or len(raw) > 1023):
+            raise failed(errno.EINVAL)
+        before = header.backing_name, header.backing_format
+        header.backing_name = raw
+        header.backing_format = None if image_format is None else image_format.encode()
+        try:
+            self.update_header()
+        except BlockError:
+            header.backing_name, header.backing_format = before
+            raise
+        self.backing_file = self.auto_backing_file = name or ""
+        self.backing_format = image_format or ""
+
+    def make_empty(self) -> None:
+        """Give up all data of this layer; see `resize.make_empty`."""
+        from thinvirt.image.block.qcow2.resize import make_empty
+
+        self._alive()
+        make_empty(self)
+
+    def list_snapshots(self) -> Sequence[Snapshot]:
+        """Return the snapshots."""
+        from thinvirt.image.block.qcow2.snapshots import list_snapshots
+
+        return list_snapshots(self)
+
+    def create_snapshot(self, name: str, *, date_ns: int) -> None:
+        """Record the present content."""
+        from thinvirt.image.block.qcow2.snapshots import create_snapshot
+
+        self._alive()
+        create_snapshot(self, name, date_ns)
+
+    def apply_snapshot(self, snapshot: Snapshot) -> None:
+        """Go back to a snapshot."""
+        from thinvirt.image.block.qcow2.snapshots import apply_snapshot
+
+        self._alive()
+        apply_snapshot(self, snapshot)
+
+    def delete_snapshot(self, snapshot: Snapshot) -> None:
+        """Forget a snapshot."""
+        from thinvirt.image.block.qcow2.snapshots import delete_snapshot
+
+        self._alive()
+        delete_snapshot(self, snapshot)
+
+    def load_snapshot(self, snapshot: Snapshot) -> None:
+        """Show a snapshot instead of the present content."""
+        from thinvirt.image.block.qcow2.snapshots import load_snapshot
+
+        self._alive()
+        load_snapshot(self, snapshot)
+
+    @property
+    def supports_bitmaps(self) -> bool:
+        """Whether there can be bitmaps."""
+        return self.header.version >= 3
+
+    def list_bitmaps(self) -> Sequence[Bitmap]:
+        """Return the bitmaps."""
+        return self.loaded_bitmaps.facts()
+
+    def add_bitmap(self, name: str, granularity: int | None, *, enabled: bool = True) -> None:
+        """Add an empty bitmap."""
+        self.loaded_bitmaps.add(name, granularity, enabled=enabled)
+
+    def remove_bitmap(self, name: str) -> None:
+        """Remove a bitmap."""
+        self.loaded_bitmaps.remove(name)
+
+    def clear_bitmap(self, name: str) -> None:
+        """Set all bits to zero."""
+        self.loaded_bitmaps.clear(name)
+
+    def set_bitmap_enabled(self, name: str, enabled: bool) -> None:
+        """Say whether writes are recorded."""
+        self.loaded_bitmaps.enable(name, enabled=enabled)
+
+    def merge_bitmap(self, name: str, source: BitmapHolder, source_name: str) -> None:
+        """Add the bits of another bitmap."""
+        if not isinstance(source, Qcow2Node):
+            raise BlockError(f"Dirty bitmap '{source_name}' not found")
+        self.loaded_bitmaps.merge(name, source.loaded_bitmaps, source_name)
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
