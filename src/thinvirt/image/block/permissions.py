@@ -81,7 +81,7 @@ def attach(
     try:
         if isinstance(parent, BlockNode):
             above = cumulative(parent)
-            perm, shared = parent._child_permissions(edge, *above)
+            perm, shared = _needed(parent, edge, *above)
         change([(edge, perm, shared)])
     except BaseException:
         detach(edge)
@@ -178,7 +178,13 @@ class _Change:
         node._check_permissions(perm, shared)
         self.checked.append(node)
         for child in node.children.values():
-            self.note(child, *node._child_permissions(child, perm, shared))
+            self.note(child, *_needed(node, child, perm, shared))
+
+
+def _needed(parent: BlockNode, child: Child, perm: int, shared: int) -> tuple[int, int]:
+    """Return what a parent needs of a child; with ``force-share`` others may do as they like."""
+    perm, shared = parent._child_permissions(child, perm, shared)
+    return perm, Permission.ALL if child.node.force_share else shared
 
 
 def _refuse_conflicts(node: BlockNode) -> None:
