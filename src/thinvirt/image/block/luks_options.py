@@ -135,7 +135,7 @@ class NodeHeader(HeaderFile):
 
 
 def find_passphrase(graph: Graph, secret: str) -> bytes:
-    """Return the passphrase that ``--object secret`` provides: up to the first NUL, as in QEMU.
+    """Return the passphrase that ``--object secret`` provides.
 
     Raises:
         BlockError: there is no such secret, or it is no text.
@@ -147,11 +147,14 @@ def find_passphrase(graph: Graph, secret: str) -> bytes:
         raise BlockError(
             f"No secret with id '{secret}'", hint=f"name it: --object secret,id={secret},file=…"
         )
+    found: bytes = data
     try:
-        data.decode()
-    except UnicodeDecodeError as error:
-        raise BlockError(f"Data from secret {secret} is not valid UTF-8") from error
-    found: bytes = data.split(b"\0", 1)[0]
+        found.decode()
+        is_text = b"\0" not in found
+    except UnicodeDecodeError:
+        is_text = False
+    if not is_text:
+        raise BlockError(f"Data from secret {secret} is not valid UTF-8")
     return found
 
 

@@ -150,6 +150,13 @@ class _BlockCipher:
         return bytes(result)
 
 
+def decrypt_cbc(key: bytes, vector: bytes, data: bytes) -> bytes:
+    """Return whole blocks that were encrypted with AES in CBC mode, as one chain."""
+    before = vector + data[:-BLOCK]
+    mixed = _number(_BlockCipher("aes", key).decrypt(data)) ^ _number(before[: len(data)])
+    return mixed.to_bytes(len(data), "little")
+
+
 def unsupported_cipher(algorithm: str) -> UnsupportedFeature:
     """Return the error for a cipher that QEMU may have and we have not."""
     return UnsupportedFeature(
