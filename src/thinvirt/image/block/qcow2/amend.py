@@ -60,7 +60,7 @@ class _Progress:
         self.watch(self.offset + done, current + current * left // (self.completed + 1))
 
 
-def amend(image: Image, values: Values, watch: Watcher) -> None:
+def amend(image: Image, values: Values, watch: Watcher, *, force: bool) -> None:
     """Change what `values` gives; see `Amendable.amend_image`.
 
     Raises:
@@ -73,7 +73,11 @@ def amend(image: Image, values: Values, watch: Watcher) -> None:
         if compat not in _COMPAT:
             raise BlockError(f"Unknown compatibility level {compat}")
         version = _COMPAT[compat]
-    _check_encryption(image, values)
+    changes_keys = any(name.startswith("encrypt.") for name in values.given())
+    if changes_keys:
+        from thinvirt.image.block.qcow2.encryption import amend_encryption, check_amendable
+
+        check_amendable(image)
     lazy = (
         values.flag("lazy_refcounts") if "lazy_refcounts" in values else image.uses_lazy_refcounts
     )
@@ -82,9 +86,11 @@ def amend(image: Image, values: Values, watch: Watcher) -> None:
         raise BlockError("Refcount width must be a power of two and may not exceed 64 bits")
     _check_data_file(image, values)
     changes_width = bits != 1 << image.refcount_order
-    progress = _Progress(watch, (version != old_version) + changes_width)
+    progress = _Progress(watch, (version != old_version) + changes_width + changes_keys)
     if version > old_version:
         _upgrade(image, version, progress)
+    if changes_keys:
+        amend_encryption(image, values, force=force)
     if changes_width:
         if version < 3 and bits != 16:
             raise BlockError(
@@ -104,15 +110,6 @@ def amend(image: Image, values: Values, watch: Watcher) -> None:
         image.truncate(values.size("size"), exact=True)
     if version < old_version:
         _downgrade(image, version, progress)
-
-
-def _check_encryption(image: Image, values: Values) -> None:
-    if any(name.startswith("encrypt.") for name in values.given()):
-        if image.header.crypt_method == head.CRYPT_NONE:
-            raise BlockError("Can't amend encryption options - encryption not present")
-        if image.header.crypt_method != head.CRYPT_LUKS:
-            raise NotSupported("Only LUKS encryption options can be amended")
-        raise NotSupported("key slots cannot be changed here", hint="qemu-img amend does it")
 
 
 def _check_data_file(image: Image, values: Values) -> None:

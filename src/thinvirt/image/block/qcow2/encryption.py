@@ -209,19 +209,16 @@ def _given(values: Values) -> list[str]:
 # -------------------------------------------------------------------- key slots
 
 
-def amends_encryption(image: Image, values: Values) -> bool:
-    """Whether options ask for changes of key slots.
+def check_amendable(image: Image) -> None:
+    """Refuse an image without key slots.
 
     Raises:
-        BlockError: this image has none.
+        BlockError: this one has none.
     """
-    if not _given(values):
-        return False
     if image.header.crypt_method == head.CRYPT_NONE:
         raise BlockError("Can't amend encryption options - encryption not present")
     if image.luks_volume is None:
         raise NotSupported("Only LUKS encryption options can be amended")
-    return True
 
 
 def amend_encryption(image: Image, values: Values, *, force: bool) -> None:

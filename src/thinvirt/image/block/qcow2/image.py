@@ -577,13 +577,9 @@ class Qcow2Node(
     def amend_image(self, values: Values, *, force: bool, watch: Watcher) -> None:
         """Change creation options; see `amend`."""
         from thinvirt.image.block.qcow2.amend import amend
-        from thinvirt.image.block.qcow2.encryption import amend_encryption, amends_encryption
 
         self._alive()
-        has_keys = amends_encryption(self, values)
-        amend(self, values, watch)
-        if has_keys:
-            amend_encryption(self, values, force=force)
+        amend(self, values, watch, force=force)
 
     def change_backing(self, name: str | None, image_format: str | None) -> None:
         """Name another backing file in the header."""
