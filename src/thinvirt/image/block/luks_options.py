@@ -10,6 +10,7 @@ import errno
 from thinvirt.errors import CorruptImage, ImageError, ThinvirtError, UnsupportedFeature
 from thinvirt.image.block.errors import BlockError, ForeignDriver, with_reason
 from thinvirt.image.block.schema import Option, OptionType
+from thinvirt.image.crypto.errors import CipherMissing
 from thinvirt.image.crypto.volume import HeaderFile
 
 TYPE_CHECKING = False
@@ -70,9 +71,15 @@ class ForeignCipher(ForeignDriver, UnsupportedFeature):
 
     kind = UnsupportedFeature.kind
 
-    def __init__(self, message: str, hint: str = "") -> None:
+    def __init__(self, name: str, message: str, hint: str = "") -> None:
         BlockError.__init__(self, message, number=errno.ENOTSUP, hint=hint)
-        self.driver = "luks"
+        self.driver = name
+
+
+class UnknownCipher(BlockError, UnsupportedFeature):
+    """A cipher, or a combination, that nobody has."""
+
+    kind = UnsupportedFeature.kind
 
 
 class as_block_errors:  # noqa: N801 - used as a statement, as `errors.prefixed` is
@@ -92,8 +99,10 @@ class as_block_errors:  # noqa: N801 - used as a statement, as `errors.prefixed`
         """Raise the graph's error for the one met, keeping its words."""
         if not isinstance(error, ThinvirtError) or isinstance(error, BlockError):
             return
+        if isinstance(error, CipherMissing):
+            raise ForeignCipher(error.name, error.message, error.hint) from error
         if isinstance(error, UnsupportedFeature):
-            raise ForeignCipher(error.message, error.hint) from error
+            raise UnknownCipher(error.message, number=errno.EIO, hint=error.hint) from error
         if isinstance(error, CorruptImage):
             raise DamagedHeader(error.message, number=errno.EIO, hint=error.hint) from error
         number = errno.EIO if isinstance(error, ImageError) else errno.EINVAL

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 
-from thinvirt.errors import UnsupportedFeature
+from thinvirt.image.crypto.errors import CipherMissing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class SectorCipher:
         key: as many bytes as `spec.key_bytes`.
 
     Raises:
-        UnsupportedFeature: the algorithm is none of AES, or the `cryptography` package is missing.
+        CipherMissing: the algorithm is none of AES, or the `cryptography` package is missing.
     """
 
     sector_size = SECTOR
@@ -121,7 +121,8 @@ class _BlockCipher:
         try:
             from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
         except ImportError as error:
-            raise UnsupportedFeature(
+            raise CipherMissing(
+                algorithm,
                 "encrypted images need the Python package 'cryptography'",
                 hint="pip install 'thinvirt[encryption]', or apt install python3-cryptography",
             ) from error
@@ -157,9 +158,10 @@ def decrypt_cbc(key: bytes, vector: bytes, data: bytes) -> bytes:
     return mixed.to_bytes(len(data), "little")
 
 
-def unsupported_cipher(algorithm: str) -> UnsupportedFeature:
+def unsupported_cipher(algorithm: str) -> CipherMissing:
     """Return the error for a cipher that QEMU may have and we have not."""
-    return UnsupportedFeature(
+    return CipherMissing(
+        algorithm,
         f"Algorithm '{algorithm}' not supported",
         hint="only AES is handled here; QEMU's own qemu-img may know this cipher",
     )

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 
-from thinvirt.errors import ImageError, UsageError
+from thinvirt.errors import UsageError
+from thinvirt.image.crypto.errors import WrongPassphrase
 from thinvirt.image.formats.luks import (
     DIGEST_BYTES,
     KEY_SLOTS,
@@ -28,12 +29,6 @@ if TYPE_CHECKING:
 DEFAULT_MILLISECONDS = 2000
 _DIGEST_SHARE = 8  # checking a key may be needed once for each slot
 _WIPES = 40  # how often the material of an emptied slot is overwritten, as cryptsetup does
-
-
-class WrongPassphrase(ImageError):
-    """No key slot opens with the passphrase."""
-
-    kind = "image-passphrase"
 
 
 class HeaderFile:

@@ -1,13 +1,14 @@
 """Sector ciphers against the cryptography package's own modes, one sector at a time."""
 
 import os
+import sys
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
-from thinvirt.errors import UnsupportedFeature
 from thinvirt.image.crypto.ciphers import SECTOR, SectorCipher
+from thinvirt.image.crypto.errors import CipherMissing
 from thinvirt.image.formats.luks import CipherSpec
 
 MODES: dict[str, Any] = {
@@ -77,5 +78,12 @@ def test_views_and_part_sectors() -> None:
 
 @pytest.mark.parametrize("name", ["serpent-256", "twofish-128", "cast5-128"])
 def test_other_ciphers_are_named(name: str) -> None:
-    with pytest.raises(UnsupportedFeature, match=name):
+    with pytest.raises(CipherMissing, match=name):
         SectorCipher(CipherSpec(name, "cbc"), bytes(16))
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.ciphers", None)
+    with pytest.raises(CipherMissing, match="package 'cryptography'") as caught:
+        SectorCipher(CipherSpec(), bytes(range(64)))
+    assert "python3-cryptography" in caught.value.hint

@@ -4,8 +4,9 @@ import pytest
 
 from thinvirt.errors import HostileImage, UnsupportedFeature, UsageError
 from thinvirt.image.crypto import derivation
+from thinvirt.image.crypto.errors import WrongPassphrase
 from thinvirt.image.crypto.splitter import merge, split
-from thinvirt.image.crypto.volume import HeaderFile, Volume, WrongPassphrase, spec_for
+from thinvirt.image.crypto.volume import HeaderFile, Volume, spec_for
 from thinvirt.image.formats.luks import MIN_ITERATIONS, LuksHeader
 
 
@@ -16,13 +17,15 @@ class Memory(HeaderFile):
         self.data = bytearray(4 << 20)
         self.log: list[int | str] = []
         self.fails_at: int | None = None
+        self.writes_left = 1 << 30
 
     def read(self, offset: int, length: int) -> bytes:
         return bytes(self.data[offset : offset + length])
 
     def write(self, offset: int, data: bytes) -> None:
         self.log.append(offset)
-        if offset == self.fails_at:
+        self.writes_left -= 1
+        if offset == self.fails_at or self.writes_left < 0:
             raise OSError("full")
         self.data[offset : offset + len(data)] = data
 
@@ -86,6 +89,23 @@ def test_a_key_is_wiped_even_if_the_header_cannot_be_written(
     with pytest.raises(OSError, match="full"):
         volume.empty_slot(0)
     assert memory.read(place, 4096) != before
+
+
+def test_the_other_slots_open_wherever_a_change_breaks_off(memory: Memory, volume: Volume) -> None:
+    key = volume.find_key(b"first")
+    for writes in range(3):
+        memory.writes_left = writes
+        try:
+            Volume.open(memory).fill_slot(2, b"second", key, 1)
+        except OSError:
+            assert writes < 2
+        memory.writes_left = 1 << 30
+        assert Volume.open(memory).find_key(b"first") == key
+    for writes in (0, 1, 5):
+        memory.writes_left = writes
+        with pytest.raises(OSError, match="full"):
+            Volume.open(memory).empty_slot(2)
+        assert Volume.open(memory).find_key(b"first") == key
 
 
 def test_splitter_gives_the_key_back_and_needs_all_of_it() -> None:
