@@ -372,27 +372,27 @@ class _Widening:
             self.image.refcounts.free(offset, size, Freed.OTHER)
 
     def _blocks(self) -> Iterator[tuple[int, array[int]]]:
-        """Yield (index of a new block, its counts) for all that the old table covers."""
-        image = self.image
-        refcounts = image.refcounts
-        total = len(refcounts.table)
-        old = image.refcounts_per_block
-        pending = empty_refcounts(0, 6)
-        index = number = 0
+        """Yield (index of a new block, its counts) for all that the old blocks cover."""
+        refcounts = self.image.refcounts
+        old, new = self.image.refcounts_per_block, self.per_block
+        present = [number for number, entry in enumerate(refcounts.table) if entry]
+        total = (present[-1] + 1) * old
         self.walks += 1
-        while number < len(refcounts.table):
-            self.watch((self.walks - 1) * total + number, max(self.walks + 1, 3) * total)
-            values = refcounts.values_at(number * old, old)
-            self._check_fit(values, number * old)
-            pending.extend(values) if values.typecode == "Q" else pending.fromlist(values.tolist())
-            number += 1
-            while len(pending) >= self.per_block:
-                yield index, pending[: self.per_block]
-                del pending[: self.per_block]
-                index += 1
-        if pending:
-            pending.frombytes(bytes((self.per_block - len(pending)) * 8))
-            yield index, pending
+        walks = max(self.walks + 1, 3)
+        for index in range(-(-total // new)):
+            first, end = index * new, min((index + 1) * new, total)
+            self.watch((self.walks - 1) * total + first, walks * total)
+            numbers = range(first // old, -(-end // old))
+            if not any(refcounts.table[number] for number in numbers):
+                continue
+            counts = empty_refcounts(0, 6)
+            for number in numbers:
+                low, high = max(first, number * old), min(end, (number + 1) * old)
+                values = refcounts.values_at(low, high - low)
+                self._check_fit(values, low)
+                counts.fromlist(values.tolist())
+            counts.frombytes(bytes((new - len(counts)) * 8))
+            yield index, counts
 
     def _check_fit(self, values: array[int], first: int) -> None:
         bits = 1 << self.order
