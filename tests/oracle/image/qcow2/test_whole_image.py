@@ -141,12 +141,13 @@ def test_bitmaps(tmp_path: Path, qemu: Qemu) -> None:
         assert ["in-use", "auto"] in [
             bitmap["flags"] for bitmap in inside["format-specific"]["data"]["bitmaps"]
         ]
-    for arguments, ours in [
+    steps = [
         (("--merge", "one", "IMAGE", "two"), lambda node: node.merge_bitmap("two", node, "one")),
         (("--enable", "IMAGE", "two"), lambda node: node.set_bitmap_enabled("two", True)),
         (("--clear", "IMAGE", "one"), lambda node: node.clear_bitmap("one")),
         (("--remove", "IMAGE", "one"), lambda node: node.remove_bitmap("one")),
-    ]:
+    ]
+    for arguments, ours in steps:
         copy = tmp_path / "disk.theirs"
         shutil.copy(image, copy)
         qemu.img("bitmap", *(word.replace("IMAGE", str(copy)) for word in arguments))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from thinvirt.image.block.errors import BlockError, NotSupported, with_reason
 from thinvirt.image.block.qcow2 import header as head
 from thinvirt.image.block.qcow2.allocator import Freed
+from thinvirt.image.block.qcow2.core import Unsettled
 from thinvirt.image.block.qcow2.guard import Structure, c_hex
 from thinvirt.image.block.qcow2.mapping import find_run
 from thinvirt.image.formats.qcow2 import limits
@@ -358,6 +359,8 @@ class _Widening:
             image.file.write(self.offset, pack_table(self.table))
             image.refcounts.cache.flush()
             old = self._switch()
+        except Unsettled:
+            raise
         except BlockError:
             self._free(self.table, self.offset, self.allocated)
             raise
@@ -460,6 +463,7 @@ class _Widening:
             header.refcount_table_offset, header.refcount_table_clusters, order = before
             header.refcount_order = order
             raise with_reason("Failed to update the qcow2 header", error.errno) from error
+        image.flush_file()
         refcounts.cache.forget_all()
         image.set_refcount_order(self.order)
         refcounts.set_table(self.table)

@@ -13,6 +13,7 @@ from thinvirt.image.block.abilities import Bitmap
 from thinvirt.image.block.errors import BlockError, NotSupported, failed, prefixed, with_reason
 from thinvirt.image.block.qcow2 import header as head
 from thinvirt.image.block.qcow2.allocator import Freed
+from thinvirt.image.block.qcow2.core import Unsettled
 from thinvirt.image.block.qcow2.guard import Structure
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.bitmaps import BitmapEntry
@@ -236,7 +237,7 @@ def _free_stored(image: Image, offset: int, table_entries: int) -> None:
 
 def _write_header(image: Image) -> None:
     image.update_header()
-    image.file.flush()
+    image.flush_file()
 
 
 def _write_directory(image: Image, bitmaps: list[StoredBitmap]) -> None:
@@ -264,7 +265,9 @@ def _write_directory(image: Image, bitmaps: list[StoredBitmap]) -> None:
         header.bitmap_directory_offset, header.bitmap_directory_size = place, len(raw)
         header.bitmap_count = len(bitmaps)
         _write_header(image)
-    except BlockError:
+    except BlockError as error:
+        if isinstance(error, Unsettled):
+            raise
         (
             header.bitmap_directory_offset,
             header.bitmap_directory_size,
@@ -355,6 +358,8 @@ class BitmapSet:
             try:
                 _write_directory(image, self.bitmaps)
             except BlockError as error:
+                if isinstance(error, Unsettled):
+                    written = []  # the directory may name them
                 raise with_reason("Failed to update bitmap extension", error.errno) from error
         except BlockError:
             for bitmap in written:

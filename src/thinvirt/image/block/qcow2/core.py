@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from thinvirt.image.block.base import BaseNode
+from thinvirt.image.block.errors import BlockError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,7 +14,6 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     from thinvirt.image.block.abilities import Bitmap
-    from thinvirt.image.block.errors import BlockError
     from thinvirt.image.block.node import BlockNode, Buffer
     from thinvirt.image.block.options import Options
     from thinvirt.image.block.qcow2.header import ImageHeader
@@ -182,6 +182,13 @@ if TYPE_CHECKING:
             """Return the bitmaps."""
 
 
+class Unsettled(BlockError):
+    """Something was written, and then the flush failed: it may be on disk, or not.
+
+    What it replaced and what it refers to must both be left alone.
+    """
+
+
 class Image(BaseNode):
     """An open image, as its parts see it; `image.Qcow2Node` is the one there is.
 
@@ -266,6 +273,17 @@ class Image(BaseNode):
     def update_header(self) -> None:
         """Write the whole first cluster."""
         raise NotImplementedError
+
+    def flush_file(self) -> None:
+        """Make durable what was written to the image file.
+
+        Raises:
+            Unsettled: it failed.
+        """
+        try:
+            self.file.flush()
+        except BlockError as error:
+            raise Unsettled(error.message, number=error.errno) from error
 
     def write_durably(self, offset: int, data: bytes) -> None:
         """Write to the image file, and go on when it is durable."""

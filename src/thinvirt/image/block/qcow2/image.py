@@ -359,7 +359,7 @@ class Qcow2Node(
     def write_durably(self, offset: int, data: bytes) -> None:
         """Write to the image file, and go on when it is durable."""
         self.file.write(offset, data)
-        self.file.flush()
+        self.flush_file()
 
     def set_l1(self, index: int, entry: int) -> None:
         """Change an L1 entry in memory."""

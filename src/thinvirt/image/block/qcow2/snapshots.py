@@ -8,6 +8,7 @@ from thinvirt.errors import CorruptImage
 from thinvirt.image.block.abilities import Snapshot
 from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_reason
 from thinvirt.image.block.qcow2.allocator import Freed
+from thinvirt.image.block.qcow2.core import Unsettled
 from thinvirt.image.block.qcow2.guard import Structure, c_hex
 from thinvirt.image.block.qcow2.zeroing import Gathering
 from thinvirt.image.formats.qcow2 import limits
@@ -162,8 +163,8 @@ def write_table(image: Image, entries: list[SnapshotEntry]) -> None:
             image.flush_caches()
         count = len(entries).to_bytes(4, "big")
         image.write_durably(FIELD_OFFSET["snapshot_count"], count + place.to_bytes(8, "big"))
-    except BlockError:
-        if raw:
+    except BlockError as error:
+        if raw and not isinstance(error, Unsettled):
             image.refcounts.free(place, len(raw), Freed.ALWAYS)
         raise
     old, old_size = header.snapshots_offset, image.snapshots_size

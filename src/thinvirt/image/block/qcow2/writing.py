@@ -8,6 +8,7 @@ from thinvirt.image.block.errors import BlockError, NotSupported, failed
 from thinvirt.image.block.flags import WriteFlags
 from thinvirt.image.block.qcow2 import codecs
 from thinvirt.image.block.qcow2.allocator import Freed
+from thinvirt.image.block.qcow2.core import Unsettled
 from thinvirt.image.block.qcow2.guard import c_hex
 from thinvirt.image.block.status import status_above
 from thinvirt.image.formats.qcow2 import limits
@@ -127,9 +128,9 @@ class Writer:
             image.l2_tables.flush()
             image.set_l1(index, place | COPIED)
             image.write_l1_entry(index)
-        except BlockError:
+        except BlockError as error:
             image.set_l1(index, before)
-            if place:
+            if place and not isinstance(error, Unsettled):
                 image.refcounts.free(place, image.cluster_size, Freed.ALWAYS)
             raise
 
@@ -163,8 +164,9 @@ class Writer:
             image.write_durably(
                 FIELD_OFFSET["l1_entries"], entries.to_bytes(4, "big") + place.to_bytes(8, "big")
             )
-        except BlockError:
-            image.refcounts.free(place, entries * 8, Freed.OTHER)
+        except BlockError as error:
+            if not isinstance(error, Unsettled):
+                image.refcounts.free(place, entries * 8, Freed.OTHER)
             raise
         old = header.l1_table_offset
         header.l1_table_offset, header.l1_entries = place, entries
