@@ -18,8 +18,7 @@ from thinvirt.image.formats.qcow2.entries import (
     cluster_kind,
     compressed_range,
 )
-from thinvirt.image.formats.qcow2.geometry import align_up, divide_up
-from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
+from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET, align_up, divide_up
 from thinvirt.image.formats.qcow2.refcounts import (
     empty_refcounts,
     largest_refcount,

@@ -16,7 +16,7 @@ from thinvirt.image.formats.qcow2.entries import (
     Kind,
     cluster_kind,
 )
-from thinvirt.image.formats.qcow2.geometry import align_up
+from thinvirt.image.formats.qcow2.layout import align_up
 from thinvirt.image.formats.qcow2.refcounts import (
     empty_refcounts,
     pack_refcounts,

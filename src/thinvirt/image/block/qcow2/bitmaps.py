@@ -18,7 +18,7 @@ from thinvirt.image.block.qcow2.guard import Structure
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.bitmaps import BitmapEntry
 from thinvirt.image.formats.qcow2.entries import OFFSET_MASK
-from thinvirt.image.formats.qcow2.geometry import divide_up
+from thinvirt.image.formats.qcow2.layout import divide_up
 from thinvirt.image.formats.qcow2.refcounts import pack_table, unpack_table
 
 TYPE_CHECKING = False

@@ -24,8 +24,7 @@ from thinvirt.image.formats.qcow2.entries import (
     cluster_kind,
     compressed_range,
 )
-from thinvirt.image.formats.qcow2.geometry import divide_up
-from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
+from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET, divide_up
 from thinvirt.image.formats.qcow2.refcounts import (
     empty_refcounts,
     largest_refcount,

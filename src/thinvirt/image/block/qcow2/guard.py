@@ -7,7 +7,7 @@ import errno
 from thinvirt.image.block.errors import BlockError, failed
 from thinvirt.image.block.qcow2.header import BITMAPS, CORRUPT
 from thinvirt.image.formats.qcow2 import limits
-from thinvirt.image.formats.qcow2.entries import OFFSET_MASK
+from thinvirt.image.formats.qcow2.entries import OFFSET_MASK, REFCOUNT_TABLE_OFFSET
 from thinvirt.image.formats.qcow2.refcounts import unpack_table
 
 TYPE_CHECKING = False
@@ -101,13 +101,13 @@ class Guard:
         self.level = level
         self.signalled = False
         self.l2_tables = ClusterSet((), OFFSET_MASK, image.cluster_bits)
-        self.refcount_blocks = ClusterSet((), OFFSET_MASK, image.cluster_bits)
+        self.refcount_blocks = ClusterSet((), REFCOUNT_TABLE_OFFSET, image.cluster_bits)
 
     def reload(self) -> None:
         """Look at both tables anew."""
         bits = self.image.cluster_bits
         self.l2_tables = ClusterSet(self.image.l1, OFFSET_MASK, bits)
-        self.refcount_blocks = ClusterSet(self.image.refcounts.table, OFFSET_MASK, bits)
+        self.refcount_blocks = ClusterSet(self.image.refcounts.table, REFCOUNT_TABLE_OFFSET, bits)
 
     def check(self, offset: int, length: int, *, ignore: int = 0) -> None:
         """Refuse a write of `length` bytes at a host offset that touches metadata.

@@ -9,7 +9,7 @@ from thinvirt.image.block.qcow2.allocator import refcount_blocks
 from thinvirt.image.block.qcow2.create import check_cluster_size
 from thinvirt.image.block.status import extents
 from thinvirt.image.formats.qcow2 import limits
-from thinvirt.image.formats.qcow2.geometry import align_up, divide_up
+from thinvirt.image.formats.qcow2.layout import align_up, divide_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

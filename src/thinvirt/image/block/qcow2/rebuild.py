@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from thinvirt.image.block.errors import BlockError, with_reason
 from thinvirt.image.formats.qcow2.entries import REFCOUNT_TABLE_OFFSET
-from thinvirt.image.formats.qcow2.geometry import align_up, divide_up
-from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
+from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET, align_up, divide_up
 from thinvirt.image.formats.qcow2.refcounts import (
     empty_refcounts,
     pack_refcounts,

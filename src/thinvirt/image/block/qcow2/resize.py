@@ -11,8 +11,7 @@ from thinvirt.image.block.qcow2.header import CRYPT_LUKS
 from thinvirt.image.block.qcow2.writing import Placement, Writer
 from thinvirt.image.block.qcow2.zeroing import discard_clusters, zero_range
 from thinvirt.image.formats.qcow2.entries import OFFSET_MASK
-from thinvirt.image.formats.qcow2.geometry import align_up, divide_up
-from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
+from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET, align_up, divide_up
 from thinvirt.image.formats.qcow2.refcounts import unpack_table
 
 TYPE_CHECKING = False

@@ -19,8 +19,7 @@ from thinvirt.image.formats.qcow2.entries import (
     cluster_kind,
     compressed_range,
 )
-from thinvirt.image.formats.qcow2.geometry import align_up
-from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
+from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET, align_up
 from thinvirt.image.formats.qcow2.refcounts import pack_table, unpack_table
 from thinvirt.image.formats.qcow2.snapshots import SnapshotEntry, SnapshotHeader
 

@@ -24,8 +24,7 @@ from thinvirt.image.formats.qcow2.entries import (
     subcluster_mask,
     subcluster_run,
 )
-from thinvirt.image.formats.qcow2.geometry import align_up, divide_up
-from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
+from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET, align_up, divide_up
 from thinvirt.image.formats.qcow2.refcounts import pack_table
 
 TYPE_CHECKING = False

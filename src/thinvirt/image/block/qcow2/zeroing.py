@@ -14,7 +14,7 @@ from thinvirt.image.formats.qcow2.entries import (
     cluster_kind,
     subcluster_mask,
 )
-from thinvirt.image.formats.qcow2.geometry import align_up, divide_up
+from thinvirt.image.formats.qcow2.layout import align_up, divide_up
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -4,20 +4,13 @@ from dataclasses import dataclass
 
 from thinvirt.errors import UsageError
 from thinvirt.image.formats.qcow2 import limits
+from thinvirt.image.formats.qcow2.layout import align_up, divide_up
+
+__all__ = ["Geometry", "align_up", "divide_up"]
 
 PLAIN_L2_ENTRY, EXTENDED_L2_ENTRY = 8, 16  # bytes
 L1_ENTRY = REFCOUNT_TABLE_ENTRY = 8  # bytes
 SUBCLUSTERS = 32  # per cluster of an image with extended L2 entries
-
-
-def divide_up(number: int, divisor: int) -> int:
-    """Return `number` / `divisor`, rounded up."""
-    return -(-number // divisor)
-
-
-def align_up(number: int, alignment: int) -> int:
-    """Return the smallest multiple of `alignment` that is not below `number`."""
-    return -(-number // alignment) * alignment
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,17 @@ from __future__ import annotations
 
 from struct import Struct
 
+
+def divide_up(number: int, divisor: int) -> int:
+    """Return `number` / `divisor`, rounded up."""
+    return -(-number // divisor)
+
+
+def align_up(number: int, alignment: int) -> int:
+    """Return the smallest multiple of `alignment` that is not below `number`."""
+    return -(-number // alignment) * alignment
+
+
 MAGIC = b"QFI\xfb"
 
 V2_FIELDS = (
