@@ -35,7 +35,7 @@ from thinvirt.image.ops.bitmap import bitmap_holder, check_copyable, copy_bitmap
 from thinvirt.image.ops.chain import find_backing
 from thinvirt.image.ops.commit import commit_image, empty_image
 from thinvirt.image.ops.compare import CompareFailed, Comparison
-from thinvirt.image.ops.convert import MINIMUM_HOLE, Conversion, ConvertFailed
+from thinvirt.image.ops.convert import MAX_BUFFER, MINIMUM_HOLE, Conversion, ConvertFailed
 from thinvirt.image.ops.create import create_image, find_format
 from thinvirt.image.ops.dd import copy_blocks
 from thinvirt.image.ops.rebase import change_backing, keep_content
@@ -99,8 +99,13 @@ def convert(
         ImageError: an image cannot be read, made or written; `path` is which, `offset` where.
     """
     names = _names(source)
-    if not names or (len(names) > 1 and (backing is not None or snapshot or bitmaps)):
-        raise UsageError("backing, snapshot and bitmaps go with one source")
+    _check_arguments(
+        names,
+        wants_one=backing is not None or snapshot is not None or bitmaps,
+        minimum_hole=minimum_hole,
+        moves_bytes=compress or salvage,
+        share_blocks=share_blocks,
+    )
     with _new_target(target, overwrite=overwrite), Session(secrets) as session:
         sources = [
             session.open(name, source_format, Open.NO_SHARE, force_share=force_share)
@@ -184,7 +189,7 @@ def copy_part(
             text = f"{count} bytes at {start} do not lie within the image of {image.size} bytes"
             raise UsageError(text, path=host_path(source))
         new = _make_target(session, target, format, count, options)
-        with located(target):
+        with prefixed(f"Could not copy '{shown(source)}' to '{shown(target)}': "):
             copy_blocks(image, new, block=_BLOCK, start=start, end=start + count, watch=progress)
 
 
@@ -295,7 +300,8 @@ def rebase(
     if (backing is None) != (backing_format is None):
         raise UsageError("backing and backing_format go together", path=host_path(name))
     if backing_format is not None:
-        find_format(backing_format)
+        with located(name):
+            find_format(backing_format)
     new_backing = None if backing is None else file_name(backing)[0]
     with Session(secrets) as session:
         image = session.open(name, format, Open.RDWR | (Open.NO_BACKING if rename_only else 0))
@@ -407,6 +413,25 @@ def _failure(text: str, cause: BlockError, name: ImageName, offset: int | None) 
     error.path = host_path(name)
     error.offset = offset // SECTOR * SECTOR if offset is not None else None
     return error
+
+
+def _check_arguments(
+    names: Sequence[ImageName],
+    *,
+    wants_one: bool,
+    minimum_hole: int,
+    moves_bytes: bool,
+    share_blocks: bool,
+) -> None:
+    """Refuse what does not fit together, before anything is opened or made."""
+    if not names:
+        raise UsageError("there is nothing to convert")
+    if len(names) > 1 and wants_one:
+        raise UsageError("backing, snapshot and bitmaps go with one source only")
+    if minimum_hole % SECTOR or not 0 <= minimum_hole <= MAX_BUFFER:
+        raise UsageError(f"minimum_hole is a multiple of {SECTOR} from 0 to {MAX_BUFFER}")
+    if share_blocks and moves_bytes:
+        raise UsageError("share_blocks does not go with compress and salvage")
 
 
 def _names(source: ImageName | Sequence[ImageName]) -> list[ImageName]:

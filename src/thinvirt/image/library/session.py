@@ -19,6 +19,7 @@ from thinvirt.image.block.qemu_json import dumps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from types import TracebackType
 
     from thinvirt.image.block.root import Root
 
@@ -173,8 +174,17 @@ class Session(ExitStack):
                 if not error.message.startswith(prefix):  # the file may have said so itself
                     error.prepend(prefix)
                 raise
-        self.enter_context(located(name))  # closing writes too
-        return self.enter_context(root)
+
+        def close(
+            kind: type[BaseException] | None,
+            error: BaseException | None,
+            trace: TracebackType | None,
+        ) -> None:
+            with located(name):  # closing writes too
+                root.__exit__(kind, error, trace)
+
+        self.push(close)
+        return root
 
 
 def _warn(text: str) -> None:

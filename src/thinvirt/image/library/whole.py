@@ -88,6 +88,8 @@ def create(
         ImageError: such an image cannot be made.
     """
     text = new_name(name, overwrite=overwrite)
+    if size is not None and size < 0:
+        raise UsageError(f"a size of {size} bytes cannot be", path=host_path(name))
     with located(name), Session(secrets) as session:
         create_image(
             session.graph,
@@ -268,6 +270,8 @@ def amend(
     Raises:
         ImageError: not possible.
     """
+    if not options:
+        raise UsageError("no options to change", path=host_path(name))
     with Session(secrets) as session:
         node = session.open(name, format, Open.RDWR).node
         with located(name):

@@ -118,6 +118,52 @@ def test_a_convert_that_cannot_be_leaves_nothing(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"source": []},
+        {"source": ["a", "b"], "bitmaps": True},
+        {"minimum_hole": 100},
+        {"minimum_hole": -512},
+        {"share_blocks": True, "compress": True},
+        {"target": "json:{}"},
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused_first(
+    tmp_path: Path, arguments: dict[str, object]
+) -> None:
+    with pytest.raises(UsageError):
+        ti.convert(**{"source": "missing", "target": tmp_path / "new", **arguments})  # type: ignore[arg-type]
+    with pytest.raises(UsageError):
+        ti.amend("missing", {})
+    with pytest.raises(UsageError):
+        ti.create(tmp_path / "new", -1)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_error_is_not_laid_to_another_image(base: Path) -> None:
+    with pytest.raises(ThinvirtError) as caught:
+        ti.convert(base, "null-co://", options={"colour": "red"})
+    assert caught.value.path is None
+
+
+def test_what_cannot_be_read_is_named_with_its_place(base: Path, tmp_path: Path) -> None:
+    broken = {
+        "driver": "blkdebug",
+        "image": {"driver": "qcow2", "file.driver": "file", "file.filename": str(base)},
+        "inject-error": [{"event": "none", "iotype": "read", "sector": 4, "errno": 5}],
+    }
+    with pytest.raises(ti.BlockError, match="error while reading") as caught:
+        ti.convert(broken, tmp_path / "new.raw", format="raw")
+    assert caught.value.offset is not None
+    assert "new.raw" not in caught.value.message
+    assert not (tmp_path / "new.raw").exists()
+    with pytest.warns(ti.ImageWarning, match="error while reading"):
+        ti.convert(broken, tmp_path / "new.raw", format="raw", salvage=True)
+    assert (tmp_path / "new.raw").read_bytes()[:2048] == b"base" * 512
+    assert (tmp_path / "new.raw").read_bytes()[2048:2560] == bytes(512)
+
+
 def test_an_image_is_not_converted_onto_itself(top: Path) -> None:
     before = top.read_bytes()
     with pytest.raises(Busy):
