@@ -13,23 +13,25 @@ if TYPE_CHECKING:
     from thinvirt.image.block.errors import BlockError
     from thinvirt.image.library.copying import commit, compare, convert, copy_part, rebase
     from thinvirt.image.library.image import Extent, Image, Layer, open_image
+    from thinvirt.image.library.records import (
+        add_bitmap,
+        apply_snapshot,
+        clear_bitmap,
+        create_snapshot,
+        delete_snapshot,
+        enable_bitmap,
+        merge_bitmap,
+        remove_bitmap,
+    )
     from thinvirt.image.library.session import Cancelled, ImageName, ImageWarning
     from thinvirt.image.library.stream import ImageFile
     from thinvirt.image.library.whole import (
         CheckReport,
-        add_bitmap,
         amend,
-        apply_snapshot,
         check,
-        clear_bitmap,
         create,
-        create_snapshot,
-        delete_snapshot,
-        enable_bitmap,
         info,
         measure,
-        merge_bitmap,
-        remove_bitmap,
         resize,
     )
     from thinvirt.image.ops.compare import Difference
@@ -78,6 +80,16 @@ _HOMES = {
     "block.errors": ("BlockError",),
     "library.copying": ("commit", "compare", "convert", "copy_part", "rebase"),
     "library.image": ("Extent", "Image", "Layer", "open_image"),
+    "library.records": (
+        "add_bitmap",
+        "apply_snapshot",
+        "clear_bitmap",
+        "create_snapshot",
+        "delete_snapshot",
+        "enable_bitmap",
+        "merge_bitmap",
+        "remove_bitmap",
+    ),
     "library.session": ("Cancelled", "ImageName", "ImageWarning"),
     "library.stream": ("ImageFile",),
     "ops.compare": ("Difference",),

@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from thinvirt.errors import UsageError
 from thinvirt.image.block.errors import BlockError, prefixed, with_reason
 from thinvirt.image.block.flags import SECTOR, Open
-from thinvirt.image.block.hostfile import os_errors, sync_directory
 from thinvirt.image.block.names import backing_filename, refresh_filename
 from thinvirt.image.block.status import backing_chain_next, skip_filters
 from thinvirt.image.library.session import (
@@ -27,22 +25,21 @@ from thinvirt.image.library.session import (
     file_name,
     host_path,
     located,
-    option_text,
     shown,
 )
-from thinvirt.image.library.whole import new_name
+from thinvirt.image.library.target import make_target, new_target
 from thinvirt.image.ops.bitmap import bitmap_holder, check_copyable, copy_bitmaps
 from thinvirt.image.ops.chain import find_backing
 from thinvirt.image.ops.commit import commit_image, empty_image
 from thinvirt.image.ops.compare import CompareFailed, Comparison
 from thinvirt.image.ops.convert import MAX_BUFFER, MINIMUM_HOLE, Conversion, ConvertFailed
-from thinvirt.image.ops.create import create_image, find_format
+from thinvirt.image.ops.create import find_format
 from thinvirt.image.ops.dd import copy_blocks
 from thinvirt.image.ops.rebase import change_backing, keep_content
 from thinvirt.image.ops.snapshot import show_snapshot_called
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from thinvirt.image.block.node import BlockNode
     from thinvirt.image.block.root import Root
@@ -106,7 +103,7 @@ def convert(
         moves_bytes=compress or salvage,
         share_blocks=share_blocks,
     )
-    with _new_target(target, overwrite=overwrite), Session(secrets) as session:
+    with new_target(target, overwrite=overwrite), Session(secrets) as session:
         sources = [
             session.open(name, source_format, Open.NO_SHARE, force_share=force_share)
             for name in names
@@ -116,7 +113,7 @@ def convert(
                 show_snapshot_called(_top(sources[0]), snapshot)
             if bitmaps:
                 check_copyable(sources[0].node, skip_broken=False)
-        new = _make_target(
+        new = make_target(
             session,
             target,
             format,
@@ -182,13 +179,13 @@ def copy_part(
         UsageError: the part does not lie within the image.
         ImageError: see `convert`.
     """
-    with _new_target(target, overwrite=overwrite), Session(secrets) as session:
+    with new_target(target, overwrite=overwrite), Session(secrets) as session:
         image = session.open(source, source_format)
         count = image.size - start if length is None else length
         if start < 0 or count < 0 or start + count > image.size:
             text = f"{count} bytes at {start} do not lie within the image of {image.size} bytes"
             raise UsageError(text, path=host_path(source))
-        new = _make_target(session, target, format, count, options)
+        new = make_target(session, target, format, count, options)
         with prefixed(f"Could not copy '{shown(source)}' to '{shown(target)}': "):
             copy_blocks(image, new, block=_BLOCK, start=start, end=start + count, watch=progress)
 
@@ -329,67 +326,6 @@ def _keep_content(
         if below is None:
             new = session.open(path, backing_format).node
     keep_content(image, own.backing, new, new_is_below=below is not None, watch=progress)
-
-
-# ---------------------------------------------------------------- targets
-
-
-@contextmanager
-def _new_target(name: ImageName, *, overwrite: bool) -> Iterator[None]:
-    """Remove a target that was begun if the block fails; make it durable if not."""
-    new_name(name, overwrite=overwrite)
-    path = host_path(name)
-    existed = path is not None and path.exists()
-    try:
-        yield
-        if path is not None:
-            with os_errors(path, "make durable"):
-                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-                sync_directory(path.parent)
-    except BaseException:
-        if path is not None and not existed:
-            path.unlink(missing_ok=True)
-        raise
-
-
-def _make_target(
-    session: Session,
-    name: ImageName,
-    image_format: str,
-    size: int,
-    options: OptionValues | None,
-    *,
-    backing: str | os.PathLike[str] | None = None,
-    backing_format: str | None = None,
-    minimum_hole: int = MINIMUM_HOLE,
-) -> Root:
-    """Make the new image and open it for writing."""
-    text = file_name(name)[0]
-    assert text is not None
-    given = options or {}
-    with located(name):
-        create_image(
-            session.graph,
-            text,
-            image_format,
-            size=size,
-            options=option_text(options),
-            backing=None if backing is None else file_name(backing)[0],
-            backing_format=backing_format,
-        )
-    # A host file alone is made durable once, at the end: its content counts for nothing before.
-    alone = host_path(name) is not None and "data_file" not in given
-    return session.open(
-        name,
-        image_format,
-        Open.RDWR | (Open.UNMAP if minimum_hole else 0),
-        cache="unsafe" if alone else "writeback",
-        options={key: value for key, value in given.items() if key.endswith("key-secret")},
-    )
 
 
 def _run(conversion: Conversion, names: Sequence[ImageName], target: ImageName) -> None:

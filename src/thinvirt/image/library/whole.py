@@ -6,12 +6,11 @@ are passwords by id; `progress` is told how much is done of how much, and cancel
 
 from __future__ import annotations
 
-import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from thinvirt.errors import Conflict, UsageError
+from thinvirt.errors import UsageError
 from thinvirt.image.block.abilities import CheckResult, Repair
-from thinvirt.image.block.errors import ImageMissing, NotSupported, prefixed
+from thinvirt.image.block.errors import NotSupported
 from thinvirt.image.block.flags import Open, Preallocation
 from thinvirt.image.library.session import (
     ImageName,
@@ -24,9 +23,8 @@ from thinvirt.image.library.session import (
     located,
     option_text,
 )
+from thinvirt.image.library.target import new_name
 from thinvirt.image.ops import amend as ops_amend
-from thinvirt.image.ops import bitmap as ops_bitmap
-from thinvirt.image.ops import snapshot as ops_snapshot
 from thinvirt.image.ops.check import check_image
 from thinvirt.image.ops.create import create_image
 from thinvirt.image.ops.info import ImageInfo
@@ -100,22 +98,6 @@ def create(
             backing=None if backing is None else file_name(backing)[0],
             backing_format=backing_format,
         )
-
-
-def new_name(name: ImageName, *, overwrite: bool) -> str:
-    """Return the name of an image to be made.
-
-    Raises:
-        Conflict: there is such a file, and it is not to be overwritten.
-        UsageError: not a name.
-    """
-    text, _ = file_name(name)
-    if text is None or text.startswith("json:"):
-        raise UsageError("a new image has a plain name", hint="options go into `options`")
-    path = host_path(name)
-    if path is not None and not overwrite and (path.exists() or path.is_symlink()):
-        raise Conflict("there is such a file already", path=path, hint="overwrite=True replaces it")
-    return text
 
 
 def info(
@@ -277,169 +259,3 @@ def amend(
         with located(name):
             values = ops_amend.amend_values(node, option_text(options) or "")
             ops_amend.amend_image(node, values, force=force, watch=progress)
-
-
-# ---------------------------------------------------------------- snapshots
-
-
-def create_snapshot(
-    name: ImageName,
-    snapshot: str,
-    *,
-    format: str | None = None,  # noqa: A002
-    secrets: Secrets | None = None,
-) -> None:
-    """Record the present content of an image under a name, within the image.
-
-    Raises:
-        ImageError: not possible.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR).node
-        with located(name), prefixed(f"Could not create snapshot '{snapshot}': "):
-            ops_snapshot.create_snapshot(node, snapshot, date_ns=time.time_ns())
-
-
-def apply_snapshot(
-    name: ImageName,
-    snapshot: str,
-    *,
-    format: str | None = None,  # noqa: A002
-    secrets: Secrets | None = None,
-) -> None:
-    """Go back to an internal snapshot, by ID or name; the present content is lost.
-
-    Raises:
-        NotFound: there is none.
-        ImageError: not possible.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR).node
-        with located(name), prefixed(f"Could not apply snapshot '{snapshot}': "):
-            ops_snapshot.apply_snapshot(node, snapshot)
-
-
-def delete_snapshot(
-    name: ImageName,
-    snapshot: str,
-    *,
-    format: str | None = None,  # noqa: A002
-    secrets: Secrets | None = None,
-) -> None:
-    """Remove the first internal snapshot of that name.
-
-    Raises:
-        NotFound: there is none.
-        ImageError: not possible.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR).node
-        with located(name), prefixed(f"Could not delete snapshot '{snapshot}': "):
-            if not ops_snapshot.delete_snapshot(node, snapshot):
-                raise ImageMissing("snapshot not found")
-
-
-# ---------------------------------------------------------------- bitmaps
-
-
-def add_bitmap(
-    name: ImageName,
-    bitmap: str,
-    *,
-    granularity: int | None = None,
-    format: str | None = None,  # noqa: A002
-    secrets: Secrets | None = None,
-) -> None:
-    """Add an empty persistent bitmap; `granularity` is the bytes that a bit stands for.
-
-    Raises:
-        ImageError: not possible.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR | Open.NO_BACKING).node
-        with located(name), _bitmap("add", bitmap):
-            ops_bitmap.add_bitmap(node, bitmap, granularity)
-
-
-def remove_bitmap(
-    name: ImageName,
-    bitmap: str,
-    *,
-    format: str | None = None,  # noqa: A002
-    secrets: Secrets | None = None,
-) -> None:
-    """Remove a bitmap, in whatever state it is.
-
-    Raises:
-        ImageError: there is none of that name.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR | Open.NO_BACKING).node
-        with located(name), _bitmap("remove", bitmap):
-            ops_bitmap.holder_of(node, bitmap).remove_bitmap(bitmap)
-
-
-def clear_bitmap(
-    name: ImageName,
-    bitmap: str,
-    *,
-    format: str | None = None,  # noqa: A002
-    secrets: Secrets | None = None,
-) -> None:
-    """Set all bits of a bitmap to zero.
-
-    Raises:
-        ImageError: there is none of that name, or it is inconsistent.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR | Open.NO_BACKING).node
-        with located(name), _bitmap("clear", bitmap):
-            ops_bitmap.holder_of(node, bitmap).clear_bitmap(bitmap)
-
-
-def enable_bitmap(
-    name: ImageName,
-    bitmap: str,
-    enabled: bool = True,
-    *,
-    format: str | None = None,  # noqa: A002
-    secrets: Secrets | None = None,
-) -> None:
-    """Say whether guests' writes set the bits of a bitmap.
-
-    Raises:
-        ImageError: there is none of that name, or it is inconsistent.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR | Open.NO_BACKING).node
-        with located(name), _bitmap("enable" if enabled else "disable", bitmap):
-            ops_bitmap.holder_of(node, bitmap).set_bitmap_enabled(bitmap, enabled)
-
-
-def merge_bitmap(
-    name: ImageName,
-    bitmap: str,
-    other: str,
-    *,
-    source: ImageName | None = None,
-    format: str | None = None,  # noqa: A002
-    source_format: str | None = None,
-    secrets: Secrets | None = None,
-) -> None:
-    """Add the bits of the bitmap `other`, of this image or of `source`, to `bitmap`.
-
-    Raises:
-        ImageError: either is not there or inconsistent, or the sizes differ.
-    """
-    with Session(secrets) as session:
-        node = session.open(name, format, Open.RDWR | Open.NO_BACKING).node
-        from_node = node
-        if source is not None:
-            from_node = session.open(source, source_format, Open.NO_BACKING).node
-        with located(name), _bitmap("merge", bitmap):
-            holder = ops_bitmap.holder_of(node, bitmap)
-            holder.merge_bitmap(bitmap, ops_bitmap.holder_of(from_node, other), other)
-
-
-def _bitmap(action: str, bitmap: str) -> prefixed:
-    return prefixed(f"Operation {action} on bitmap {bitmap} failed: ")
