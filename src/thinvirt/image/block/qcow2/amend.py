@@ -374,17 +374,17 @@ class _Widening:
         if offset:
             self.image.refcounts.free(offset, size, Freed.OTHER)
 
-    def _blocks(self) -> Iterator[tuple[int, array[int]]]:
+    def _blocks(self, *, is_last: bool) -> Iterator[tuple[int, array[int]]]:
         """Yield (index of a new block, its counts) for all that the old blocks cover."""
         refcounts = self.image.refcounts
         old, new = self.image.refcounts_per_block, self.per_block
+        table = len(refcounts.table)
         present = [number for number, entry in enumerate(refcounts.table) if entry]
         total = (present[-1] + 1) * old
-        self.walks += 1
-        walks = max(self.walks + 1, 3)
+        walks = self.walks + 1 if is_last else max(self.walks + 2, 3)
         for index in range(-(-total // new)):
             first, end = index * new, min((index + 1) * new, total)
-            self.watch((self.walks - 1) * total + first, walks * total)
+            self.watch(self.walks * table + first // old, walks * table)
             numbers = range(first // old, -(-end // old))
             if not any(refcounts.table[number] for number in numbers):
                 continue
@@ -396,6 +396,8 @@ class _Widening:
                 counts.fromlist(values.tolist())
             counts.frombytes(bytes((new - len(counts)) * 8))
             yield index, counts
+        self.walks += 1
+        self.watch(self.walks * table, walks * table)
 
     def _check_fit(self, values: array[int], first: int) -> None:
         bits = 1 << self.order
@@ -414,7 +416,7 @@ class _Widening:
         image = self.image
         unit = image.cluster_size
         found = False
-        for index, counts in self._blocks():
+        for index, counts in self._blocks(is_last=False):
             if not any(counts):
                 continue
             if index >= len(self.table):
@@ -436,7 +438,7 @@ class _Widening:
     def _write_blocks(self) -> None:
         image = self.image
         kind = empty_refcounts(0, self.order).typecode
-        for index, counts in self._blocks():
+        for index, counts in self._blocks(is_last=True):
             if index >= len(self.table) or not self.table[index]:
                 continue
             narrow = empty_refcounts(0, self.order)

@@ -122,7 +122,7 @@ class SnapshotCheck:
                 40 * limits.MAX_SNAPSHOTS,
             )
         except BlockError as error:
-            self.tell(f"ERROR {error.message}")
+            self.tell(f"error: ERROR {error.message}")
             if over > 0:
                 self.tell(
                     f"You can force-remove all {over} overhanging snapshots with qemu-img check "
@@ -132,7 +132,7 @@ class SnapshotCheck:
         try:
             found = read_table(image, mend=self.mends, tell=self.tell)
         except BlockError as error:
-            self.tell(f"ERROR failed to read the snapshot table: {error.message}")
+            self.tell(f"error: ERROR failed to read the snapshot table: {error.message}")
             if error.qemu_hint:
                 self.tell(error.qemu_hint.rstrip("\n"))
             self._give_up(error)
@@ -236,7 +236,7 @@ class Checker:
             self.counts = rebuild(self.image, self.counts)
         except BlockError as error:
             result.check_errors += 1
-            self.tell(error.message)
+            self.tell(f"error: {error.message}")
             raise Unchecked(error.errno) from error
         result.corruptions = result.leaks = 0
         self.needs_rebuild = False
@@ -407,7 +407,7 @@ class Checker:
             try:
                 self.image.file.truncate(end)
             except BlockError as error:
-                self.tell(error.message)
+                self.tell(f"error: {error.message}")
                 reason = error.reason
         self.file_size = self.image.file.size
         missing = divide_up(self.file_size, self.size) - len(self.counts)

@@ -200,7 +200,6 @@ class Image(BaseNode):
         cipher: of an encrypted image.
         encryption_options: those given when it was opened.
         luks_volume: of an image encrypted with LUKS.
-        header_area: bytes of the first cluster in use, negative if not known; the rest is zeroes.
         is_dead: damage was met; nothing can be done any more.
         uses_lazy_refcounts: refcounts are written late.
         snapshots: the snapshot table, in its order.
@@ -218,7 +217,6 @@ class Image(BaseNode):
     cipher: SectorCipher | None
     encryption_options: Options
     luks_volume: Volume | None
-    header_area: int
     is_dead: bool
     uses_lazy_refcounts: bool
     snapshots: list[SnapshotEntry]

@@ -257,17 +257,14 @@ def _write_first(plan: Plan, file: Root) -> None:
     except BlockError as error:
         raise with_reason("Could not write qcow2 header", error.errno) from error
     try:
-        if node.has_zero_init():
-            node.truncate(3 * size)
-        else:
-            node.write(size, bytes(2 * size))
-        node.write(size, (2 * size).to_bytes(8, "big"))
+        # All of it, though nearly all is zeroes: with holes here an image looks as if its metadata
+        # had been preallocated, and then everybody asks the file for holes.
+        node.write(size, (2 * size).to_bytes(8, "big").ljust(2 * size, b"\0"))
     except BlockError as error:
         raise with_reason("Could not write refcount table", error.errno) from error
 
 
 def _lay_out(image: Image, plan: Plan, data_file: Root | None) -> None:
-    image.header_area = 0  # the rest of the first cluster is zeroes already
     try:
         first = image.refcounts.allocate(3 * plan.cluster_size)
     except BlockError as error:

@@ -159,8 +159,8 @@ class ImageHeader:
         for kind, data in self._extensions(file):
             if kind != _Kind.FEATURE_NAMES:
                 continue
-            whole = len(data) - len(data) % layout.FEATURE_ROW.size
-            for field, bit, name in layout.FEATURE_ROW.iter_unpack(data[:whole]):
+            rows = data + bytes(-len(data) % layout.FEATURE_ROW.size)  # the last may be cut short
+            for field, bit, name in layout.FEATURE_ROW.iter_unpack(rows):
                 if name[:1] == b"\0":
                     break
                 if field == layout.INCOMPATIBLE and unknown >> bit & 1:

@@ -90,7 +90,6 @@ class Qcow2Node(
         self.cipher_by_host_offset = False
         self.luks_volume = None
         self.is_dead = False
-        self.header_area = -1
         self.uses_lazy_refcounts = False
         self.snapshots = []
         self.snapshots_size = 0
@@ -348,13 +347,7 @@ class Qcow2Node(
         Raises:
             BlockError: it does not fit (``errno.ENOSPC``), or cannot be written.
         """
-        raw = self.header.pack()
-        if self.header_area < 0:
-            raw = raw.ljust(self.cluster_size, b"\0")
-        else:
-            self.header_area = max(self.header_area, len(raw))
-            raw = raw.ljust(self.header_area, b"\0")
-        self.file.write(0, raw)
+        self.file.write(0, self.header.pack().ljust(self.cluster_size, b"\0"))
 
     def write_durably(self, offset: int, data: bytes) -> None:
         """Write to the image file, and go on when it is durable."""

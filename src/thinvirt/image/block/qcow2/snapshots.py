@@ -71,9 +71,9 @@ def read_table(
     for number in range(header.snapshot_count):
         before = at
         at, length = align_up(at, 8), align_up(length, 8)
-        entry, at = _read_entry(image, at, number, found, mend=mend, say=say)
-        length += SnapshotHeader.LAYOUT.size + len(entry.extra)
-        length += len(entry.id_bytes) + len(entry.name)
+        entry, end = _read_entry(image, at, number, found, mend=mend, say=say)
+        length += end - at - entry.dropped_extra
+        at = end
         if length > limits.MAX_SNAPSHOT_TABLE_BYTES or at - start > 0x7FFFFFFF:
             left = header.snapshot_count - number
             if not mend:
@@ -129,7 +129,9 @@ def _read_entry(
         raise with_reason("Failed to read snapshot table", errno.EIO) from error
     id_bytes = texts[: fixed.id_size].split(b"\0", 1)[0]
     name = texts[fixed.id_size :].split(b"\0", 1)[0]
-    return SnapshotEntry.unpack(fixed, extra, id_bytes, name), at + len(texts)
+    entry = SnapshotEntry.unpack(fixed, extra, id_bytes, name)
+    entry.dropped_extra = extra_size - len(extra)
+    return entry, at + len(texts)
 
 
 def read_snapshots(image: Image) -> tuple[list[SnapshotEntry], int]:
@@ -264,9 +266,9 @@ def _shared_entry(image: Image, entry: int, place: int, index: int, amount: int)
 
 
 def list_snapshots(image: Image) -> list[Snapshot]:
-    """Return the snapshots as others see them."""
+    """Return the snapshots as others see them; with a data file there are none."""
     if image.header.has_data_file:
-        raise NotSupported
+        return []
     return [
         Snapshot(
             _text(entry.id_bytes)[:127],

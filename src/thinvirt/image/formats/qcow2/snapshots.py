@@ -60,6 +60,7 @@ class SnapshotEntry:
 
     Attributes:
         extra: the extra data as it stands, empty for a new snapshot; kept as far as it is unknown.
+        dropped_extra: bytes of extra data that were too many to be kept.
         disk_size: of the guest's disk; None where the entry does not say.
         icount: instructions executed, None where nothing was recorded.
     """
@@ -76,6 +77,7 @@ class SnapshotEntry:
         self.disk_size: int | None = None
         self.icount: int | None = None
         self.extra = b""
+        self.dropped_extra = 0
 
     @classmethod
     def unpack(

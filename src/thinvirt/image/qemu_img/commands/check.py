@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 from thinvirt.image.block.abilities import CheckResult, Repair
 from thinvirt.image.block.errors import BlockError, NotSupported
 from thinvirt.image.block.flags import Open
@@ -78,7 +80,11 @@ def run(words: list[str]) -> int:
 
 
 def _tell(finding: str) -> None:
-    console.message(finding + "\n")
+    if finding.startswith("error: "):
+        console.notice(finding)
+    else:
+        # QEMU writes findings past its standard output: they come before what waits there.
+        sys.stderr.write(finding + "\n")
 
 
 class _Show:
