@@ -169,7 +169,7 @@ def start_elsewhere(request: LaunchRequest, how: str) -> subprocess.Popen[bytes]
 
 def end(starter: subprocess.Popen[bytes], number: signal.Signals) -> None:
     starter.send_signal(number)
-    starter.wait()
+    starter.wait(timeout=60)
     assert starter.stdout
     starter.stdout.close()
 
@@ -193,7 +193,7 @@ def test_a_start_killed_half_way_is_finished_by_the_next(request_: LaunchRequest
     assert orphan is not None
     running = qemu.launch(request_)
     assert running.state.pid != orphan.pid
-    assert liveness.start_ticks(orphan.pid) is None
+    assert process.wait_end(orphan.pid, orphan.start_ticks, 0)
 
 
 def test_as_a_child_it_dies_with_its_parent_and_hears_no_signals(request_: LaunchRequest) -> None:
