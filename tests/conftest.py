@@ -11,8 +11,8 @@ settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("dev", deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
-# A shell starts what it puts in the background with Ctrl-C ignored, and every process below inherits
-# that: the tests that interrupt commands mean a terminal.
+# A shell starts what it puts in the background with Ctrl-C ignored, and every process below
+# inherits that: the tests that interrupt commands mean a terminal.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
