@@ -9,8 +9,9 @@ from tests.unit.image.block.toy import CLUSTER, ToyNode, toy_file
 
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import Open, Permission, Status
-from thinvirt.image.block.graph import MAX_DEPTH, BlockGraph
+from thinvirt.image.block.graph import BlockGraph
 from thinvirt.image.block.names import refresh_filename
+from thinvirt.image.block.opening import MAX_DEPTH
 from thinvirt.image.block.options import Options
 from thinvirt.image.block.status import backing_chain_next, chain, extents, is_allocated
 
