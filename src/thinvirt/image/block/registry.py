@@ -28,6 +28,7 @@ _DRIVERS: dict[str, tuple[str, str]] = {
     "blkverify": (_BLOCK + "blkverify", "BlkverifyNode"),
     "throttle": (_BLOCK + "throttle", "ThrottleNode"),
     "copy-on-read": (_BLOCK + "copy_on_read", "CopyOnReadNode"),
+    "quorum": (_BLOCK + "quorum", "QuorumNode"),
 }
 
 # protocol prefix of a file name → driver
@@ -51,7 +52,7 @@ FOREIGN_READ_ONLY = frozenset({"bochs", "cloop", "dmg", "vvfat"})  # nobody can 
 FOREIGN_PROTOCOLS = frozenset(
     {"ftp", "ftps", "http", "https", "iscsi", "nfs", "nvme", "rbd", "ssh", "vvfat", "fat"}
     | {"gluster", "gluster+tcp", "gluster+unix", "gluster+rdma", "iser", "sftp"}
-    | {"host_cdrom", "blklogwrites", "blkreplay", "quorum", "compress", "copy-before-write"}
+    | {"host_cdrom", "blklogwrites", "blkreplay", "compress", "copy-before-write"}
     | {"preallocate", "snapshot-access", "replication"}
 )
 
