@@ -122,6 +122,9 @@ if TYPE_CHECKING:
         def values_at(self, first: int, count: int) -> array[int]:
             """Return refcounts of one block."""
 
+        def count_unused(self, first: int, count: int) -> int:
+            """Return how many of `count` clusters of one block nobody uses."""
+
         def last_used(self, size: int) -> int:
             """Return the last cluster in use."""
 

@@ -4,58 +4,35 @@ from __future__ import annotations
 
 import errno
 
-from thinvirt.image.block.abilities import (
-    Amendable,
-    BackingChangeable,
-    BitmapHolder,
-    Checkable,
-    Creatable,
-    Measurable,
-    Repair,
-    Snapshotable,
-)
+from thinvirt.image.block.abilities import Repair
 from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_reason
 from thinvirt.image.block.flags import SECTOR, Open, Role, Status, WriteFlags
 from thinvirt.image.block.node import Extent
 from thinvirt.image.block.qcow2 import header as head
 from thinvirt.image.block.qcow2.allocator import Freed, Refcounts, load_refcount_table
-from thinvirt.image.block.qcow2.core import Image
 from thinvirt.image.block.qcow2.guard import Guard, Structure
 from thinvirt.image.block.qcow2.mapping import find_run
+from thinvirt.image.block.qcow2.operations import Operations
 from thinvirt.image.block.qcow2.options import AMEND_OPTIONS, CREATE_OPTIONS, RunTime
 from thinvirt.image.block.qcow2.tables import L2Cache, RefcountCache
 from thinvirt.image.block.qcow2.writing import Writer
 from thinvirt.image.formats.qcow2.entries import SUBCLUSTERS, Kind, compressed_range
-from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
-from thinvirt.image.formats.qcow2.refcounts import pack_table, unpack_table
+from thinvirt.image.formats.qcow2.refcounts import unpack_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping
     from typing import Any
 
-    from thinvirt.image.block.abilities import Bitmap, CheckResult, Measure, Snapshot, Watcher
-    from thinvirt.image.block.graph import BlockGraph
     from thinvirt.image.block.node import BlockNode, Buffer, Graph
     from thinvirt.image.block.options import Options
     from thinvirt.image.block.qcow2.bitmaps import BitmapSet
     from thinvirt.image.block.qcow2.core import TableLike
-    from thinvirt.image.block.schema import Values
-
 
 _VERSION_3_ZERO_FLAGS = WriteFlags.MAY_UNMAP | WriteFlags.NO_FALLBACK
 
 
-class Qcow2Node(
-    Image,
-    Creatable,
-    Measurable,
-    Checkable,
-    Amendable,
-    BackingChangeable,
-    Snapshotable,
-    BitmapHolder,
-):
+class Qcow2Node(Operations):
     """A qcow2 image.
 
     Attributes:
@@ -136,11 +113,6 @@ class Qcow2Node(
     def is_dirty(self) -> bool:
         """Whether the image was not closed properly while its refcounts were lazy."""
         return bool(self.header.incompatible_features & head.DIRTY)
-
-    @property
-    def needs_accurate_refcounts(self) -> bool:
-        """Whether refcounts must be on disk before what refers to the clusters."""
-        return not self.header.incompatible_features & head.DIRTY
 
     # ---------------------------------------------------------------- open
 
@@ -285,15 +257,6 @@ class Qcow2Node(
             self.refcounts.cache.flush()
             self.mark_clean()
 
-    @property
-    def loaded_bitmaps(self) -> BitmapSet:
-        """The persistent bitmaps."""
-        if self.bitmaps is None:
-            from thinvirt.image.block.qcow2.bitmaps import BitmapSet
-
-            self.bitmaps = BitmapSet(self)
-        return self.bitmaps
-
     def _store_bitmaps(self) -> None:
         if self.bitmaps is None:
             return
@@ -314,24 +277,13 @@ class Qcow2Node(
             return
         self.write_caches()
 
-    def write_caches(self) -> None:
-        """Write changed tables, in their order, without making them durable."""
-        self.l2_tables.write()
-        if self.needs_accurate_refcounts:
-            self.refcounts.cache.write()
-
-    def flush_caches(self) -> None:
-        """Write changed tables and make them durable."""
-        self.write_caches()
-        self.file.flush()
-
     def _reopening(self, *, read_only: bool) -> None:
         if read_only and not self.is_dead:
             self._store_bitmaps()
             self.flush()
             self.mark_clean()
 
-    # ---------------------------------------------------------------- header and L1
+    # ---------------------------------------------------------------- what the parts ask
 
     def table_for(self, offset: int) -> tuple[TableLike, int]:
         """Return the L2 table for a guest offset, ready to be changed, and the index in it."""
@@ -341,65 +293,11 @@ class Qcow2Node(
         """Make the L1 table at least so long."""
         self.writer.grow_l1(entries, exact=exact)
 
-    def update_header(self) -> None:
-        """Write the whole first cluster.
-
-        Raises:
-            BlockError: it does not fit (``errno.ENOSPC``), or cannot be written.
-        """
-        self.file.write(0, self.header.pack().ljust(self.cluster_size, b"\0"))
-
-    def write_durably(self, offset: int, data: bytes) -> None:
-        """Write to the image file, and go on when it is durable."""
-        self.file.write(offset, data)
-        self.flush_file()
-
-    def set_l1(self, index: int, entry: int) -> None:
-        """Change an L1 entry in memory."""
-        self.guard.l2_tables.change(self.l1[index], entry)
-        self.l1[index] = entry
-
-    def write_l1_entry(self, index: int) -> None:
-        """Write an L1 entry, and what must be written with it, durably."""
-        count = max(min(self.file.request_alignment, self.cluster_size) // 8, 1)
-        first = index // count * count
-        data = pack_table(self.l1[first : first + count]).ljust(count * 8, b"\0")
-        place = self.header.l1_table_offset + first * 8
-        self.guard.check(place, len(data), ignore=Structure.ACTIVE_L1)
-        self.file.debug_event("l1_update")
-        self.write_durably(place, data)
-
-    def mark_dirty(self) -> None:
-        """Note that refcounts on disk may be stale from now on."""
-        if self.header.incompatible_features & head.DIRTY:
-            return
-        bits = self.header.incompatible_features | head.DIRTY
-        self.write_durably(FIELD_OFFSET["incompatible_features"], bits.to_bytes(8, "big"))
-        self.header.incompatible_features = bits
-
-    def mark_clean(self) -> None:
-        """Bring refcounts up to date on disk and say so."""
-        if self.header.incompatible_features & head.DIRTY:
-            self.header.incompatible_features &= ~head.DIRTY
-            self.flush_caches()
-            self.update_header()
-
-    def mark_consistent(self) -> None:
-        """Take the mark of corruption off."""
-        if self.header.incompatible_features & head.CORRUPT:
-            self.flush_caches()
-            self.header.incompatible_features &= ~head.CORRUPT
-            self.update_header()
-
     def snapshot_l1_tables(self) -> list[tuple[int, int]]:
         """Return (host offset, entries) of every snapshot's L1 table."""
         return [(s.l1_table_offset, s.l1_entries) for s in self.snapshots if s.l1_entries]
 
     # ---------------------------------------------------------------- requests
-
-    def _alive(self) -> None:
-        if self.is_dead:
-            raise failed(errno.ENOMEDIUM)
 
     def _read(self, offset: int, length: int) -> bytes:
         return self.read_guest(offset, length)
@@ -503,26 +401,13 @@ class Qcow2Node(
     def _has_metadata_preallocation(self) -> bool:
         """Whether much of what is counted as used takes no space on the host (then ask it)."""
         if self._is_preallocated is None:
+            from thinvirt.image.block.qcow2.preallocated import has_metadata_preallocation
+
             try:
-                self._is_preallocated = self._detect_preallocation()
+                self._is_preallocated = has_metadata_preallocation(self)
             except BlockError:
                 self._is_preallocated = False
         return self._is_preallocated
-
-    def _detect_preallocation(self) -> bool:
-        length = self.file.size
-        real = self.file.allocated_size() // self.cluster_size
-        threshold = max(real * 10 // 9, real + 2)
-        end = -(-length // self.cluster_size)
-        if end < threshold:
-            return False
-        used = 0
-        for first in range(0, end, self.refcounts_per_block):
-            count = min(self.refcounts_per_block, end - first)
-            used += count - self.refcounts.count_unused(first, count)
-            if used >= threshold:
-                return True
-        return False
 
     def _truncate(self, size: int, *, exact: bool, preallocation: str, flags: int) -> None:
         from thinvirt.image.block.qcow2.resize import resize
@@ -543,125 +428,6 @@ class Qcow2Node(
         from thinvirt.image.block.qcow2.info import format_specific
 
         return format_specific(self)
-
-    # ---------------------------------------------------------------- whole-image operations
-
-    @classmethod
-    def create_image(cls, graph: BlockGraph, filename: str, values: Values) -> None:
-        """Make a new image; see `create.create`."""
-        from thinvirt.image.block.qcow2.create import create
-
-        create(graph, filename, values)
-
-    @classmethod
-    def measure_image(cls, values: Values, source: BlockNode | None) -> Measure:
-        """Return what a new image would need."""
-        from thinvirt.image.block.qcow2.measure import measure
-
-        return measure(values, source)
-
-    def check_image(self, repair: int, tell: Callable[[str], None]) -> CheckResult:
-        """Check, and perhaps repair; see `check`."""
-        from thinvirt.image.block.qcow2.check import check
-
-        self._alive()
-        return check(self, repair, tell)
-
-    def amend_image(self, values: Values, *, force: bool, watch: Watcher) -> None:
-        """Change creation options; see `amend`."""
-        from thinvirt.image.block.qcow2.amend import amend
-
-        self._alive()
-        amend(self, values, watch, force=force)
-
-    def change_backing(self, name: str | None, image_format: str | None) -> None:
-        """Name another backing file in the header."""
-        header = self.header
-        raw = None if name is None else name.encode("utf-8", "surrogateescape")
-        if raw is not None and (header.data_file_is_raw or len(raw) > 1023):
-            raise failed(errno.EINVAL)
-        before = header.backing_name, header.backing_format
-        header.backing_name = raw
-        header.backing_format = None if image_format is None else image_format.encode()
-        try:
-            self.update_header()
-        except BlockError:
-            header.backing_name, header.backing_format = before
-            raise
-        self.backing_file = self.auto_backing_file = name or ""
-        self.backing_format = image_format or ""
-
-    def make_empty(self) -> None:
-        """Give up all data of this layer; see `resize.make_empty`."""
-        from thinvirt.image.block.qcow2.resize import make_empty
-
-        self._alive()
-        make_empty(self)
-
-    def list_snapshots(self) -> Sequence[Snapshot]:
-        """Return the snapshots."""
-        from thinvirt.image.block.qcow2.snapshots import list_snapshots
-
-        return list_snapshots(self)
-
-    def create_snapshot(self, name: str, *, date_ns: int) -> None:
-        """Record the present content."""
-        from thinvirt.image.block.qcow2.snapshots import create_snapshot
-
-        self._alive()
-        create_snapshot(self, name, date_ns)
-
-    def apply_snapshot(self, snapshot: Snapshot) -> None:
-        """Go back to a snapshot."""
-        from thinvirt.image.block.qcow2.snapshots import apply_snapshot
-
-        self._alive()
-        apply_snapshot(self, snapshot)
-
-    def delete_snapshot(self, snapshot: Snapshot) -> None:
-        """Forget a snapshot."""
-        from thinvirt.image.block.qcow2.snapshots import delete_snapshot
-
-        self._alive()
-        delete_snapshot(self, snapshot)
-
-    def load_snapshot(self, snapshot: Snapshot) -> None:
-        """Show a snapshot instead of the present content."""
-        from thinvirt.image.block.qcow2.snapshots import load_snapshot
-
-        self._alive()
-        load_snapshot(self, snapshot)
-
-    @property
-    def supports_bitmaps(self) -> bool:
-        """Whether there can be bitmaps."""
-        return self.header.version >= 3
-
-    def list_bitmaps(self) -> Sequence[Bitmap]:
-        """Return the bitmaps."""
-        return self.loaded_bitmaps.facts()
-
-    def add_bitmap(self, name: str, granularity: int | None, *, enabled: bool = True) -> None:
-        """Add an empty bitmap."""
-        self.loaded_bitmaps.add(name, granularity, enabled=enabled)
-
-    def remove_bitmap(self, name: str) -> None:
-        """Remove a bitmap."""
-        self.loaded_bitmaps.remove(name)
-
-    def clear_bitmap(self, name: str) -> None:
-        """Set all bits to zero."""
-        self.loaded_bitmaps.clear(name)
-
-    def set_bitmap_enabled(self, name: str, enabled: bool) -> None:
-        """Say whether writes are recorded."""
-        self.loaded_bitmaps.enable(name, enabled=enabled)
-
-    def merge_bitmap(self, name: str, source: BitmapHolder, source_name: str) -> None:
-        """Add the bits of another bitmap."""
-        if not isinstance(source, Qcow2Node):
-            raise BlockError(f"Dirty bitmap '{source_name}' not found")
-        self.loaded_bitmaps.merge(name, source.loaded_bitmaps, source_name)
 
 
 def _text(raw: bytes) -> str:
