@@ -6,7 +6,7 @@ import errno
 
 from thinvirt.image.block.abilities import Amendable, Creatable, Measurable, Measure
 from thinvirt.image.block.base import BaseNode
-from thinvirt.image.block.errors import BlockError, NotSupported, failed
+from thinvirt.image.block.errors import BlockError, failed
 from thinvirt.image.block.flags import (
     MAX_LENGTH,
     SECTOR,
@@ -26,8 +26,8 @@ from thinvirt.image.block.luks_options import (
     find_passphrase,
     required_secret,
 )
+from thinvirt.image.block.new_file import create_file, remove_file
 from thinvirt.image.block.permissions import refresh
-from thinvirt.image.block.registry import find_protocol
 from thinvirt.image.block.schema import Option, OptionList, OptionType, Values, parse_choice
 
 TYPE_CHECKING = False
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from thinvirt.image.block.graph import BlockGraph
     from thinvirt.image.block.node import BlockNode, Buffer, Child, Graph
     from thinvirt.image.block.options import Options
-    from thinvirt.image.block.root import Root
     from thinvirt.image.crypto.ciphers import SectorCipher
     from thinvirt.image.crypto.volume import Volume
 
@@ -165,15 +164,11 @@ class LuksNode(BaseNode, Creatable, Measurable, Amendable):
         size = values.size("size")
         plan = NewVolume(graph, values)
         plan.check_cipher()
-        protocol = find_protocol(filename)
-        if not issubclass(protocol, Creatable):
-            raise NotSupported(f"Driver '{protocol.driver}' does not support image creation")
-        protocol.create_image(graph, filename, _for_protocol(values))
-        root = graph.open_root(filename, flags=Open.RDWR | Open.RESIZE | Open.PROTOCOL)
+        root = create_file(graph, filename, values)
         try:
             _fill_file(root.node, plan, size, preallocation)
         except BaseException:
-            _remove(root)
+            remove_file(root)
             raise
         root.close()
 
@@ -204,25 +199,3 @@ def _fill_file(file: BlockNode, plan: NewVolume, size: int, preallocation: str) 
     file.truncate(size + payload, preallocation=preallocation)
     with as_block_errors():
         Volume.create(plan.header, plan.passphrase, plan.milliseconds, NodeHeader(file))
-
-
-def _for_protocol(values: Values) -> Values:
-    """Return the options of the file: the format gives it its size, and preallocates it."""
-    copy = Values(values.declared)
-    for name, text in values.given().items():
-        if name not in ("size", "preallocation"):
-            copy.set(name, text)
-    copy.set("size", "0")
-    return copy
-
-
-def _remove(root: Root) -> None:
-    from thinvirt.image.block.file import FileNode, delete_file
-
-    node = root.node
-    try:
-        root.close()
-        if isinstance(node, FileNode):
-            delete_file(node)
-    except BlockError:
-        pass  # the first error is the one to be told

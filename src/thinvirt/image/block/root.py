@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from thinvirt.image.block.errors import BlockError, failed
+from thinvirt.image.block.errors import failed
 from thinvirt.image.block.flags import Permission, Preallocation, WriteFlags
 from thinvirt.image.block.node import Parent
 from thinvirt.image.block.permissions import set_permissions
@@ -17,7 +17,32 @@ if TYPE_CHECKING:
     from thinvirt.image.block.node import BlockNode, Buffer, Child, Graph
 
 
-class Root(Parent):
+class ClosedOnExit:
+    """A context manager that closes what it is."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close it."""
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self.close()
+        except Exception:
+            if error is None:  # otherwise what came first is what matters
+                raise
+
+
+class Root(ClosedOnExit, Parent):
     """An opened graph, as its user holds it; a context manager that closes it.
 
     Unlike those of a node its requests end at the end of the image.
@@ -42,21 +67,6 @@ class Root(Parent):
     def describe(self) -> str:
         """Name it as QEMU does in messages."""
         return "an unnamed block device"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except BlockError:
-            if error is None:  # otherwise what came first is what matters
-                raise
 
     def close(self) -> None:
         """Flush and close the graph, as far as nobody else uses its nodes. Does nothing twice.

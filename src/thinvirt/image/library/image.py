@@ -12,6 +12,7 @@ from thinvirt.errors import UsageError
 from thinvirt.image.block.abilities import BitmapHolder
 from thinvirt.image.block.flags import Open, WriteFlags
 from thinvirt.image.block.names import refresh_filename
+from thinvirt.image.block.root import ClosedOnExit
 from thinvirt.image.block.status import chain, skip_filters
 from thinvirt.image.library.session import (
     ImageName,
@@ -27,8 +28,7 @@ from thinvirt.image.ops.snapshot import list_snapshots, show_snapshot_called
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from types import TracebackType
-    from typing import Literal, Self, TypeAlias
+    from typing import Literal, TypeAlias
 
     from thinvirt.image.block.abilities import Bitmap, Snapshot
     from thinvirt.image.block.node import BlockNode
@@ -75,7 +75,7 @@ class Layer(NamedTuple):
     size: int
 
 
-class Image:
+class Image(ClosedOnExit):
     """An image, open; `open_image` makes it. A context manager that closes it.
 
     Requests may come from any thread: each runs whole, one at a time. What is written is visible to
@@ -90,21 +90,6 @@ class Image:
         self._writable = writable
         self._lock = threading.RLock()
         self._files: weakref.WeakSet[BufferedReader | BufferedRandom] = weakref.WeakSet()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        try:
-            self.close()
-        except Exception:
-            if error is None:  # otherwise what came first is what matters
-                raise
 
     def __repr__(self) -> str:
         state = "closed" if self._root is None else "writable" if self._writable else "read-only"

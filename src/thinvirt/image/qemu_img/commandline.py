@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from thinvirt.image.qemu_img.getopt import Command
+    from thinvirt.image.qemu_img.opening import Images
 
 MAX_SIZE = (1 << 63) - 1
 MAX_INT = (1 << 31) - 1
@@ -37,6 +38,28 @@ class Words:
                 yield key, value
         except GetoptError as error:
             complain(error)
+
+    def given(self, images: Images, *, status: int = 1) -> dict[str, str]:
+        """Return what each option was given, the last one where there are several.
+
+        ``--object`` makes objects at once, and several ``-o`` are joined.
+
+        Args:
+            images: where objects are made.
+            status: of the command if one cannot be made.
+
+        Raises:
+            Exit: an option cannot be read, or an object not made.
+        """
+        given: dict[str, str] = {}
+        for key, value in self:
+            if key == "object":
+                images.add_object(value, status=status)
+            elif key == "options":
+                given[key] = add_options(given.get(key), value)
+                continue
+            given[key] = value
+        return given
 
     @property
     def operands(self) -> list[str]:

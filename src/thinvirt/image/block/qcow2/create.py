@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from thinvirt.image.block.abilities import Creatable
-from thinvirt.image.block.errors import BlockError, NotSupported, prefixed, with_reason
+from thinvirt.image.block.errors import BlockError, prefixed, with_reason
 from thinvirt.image.block.flags import SECTOR, Open, Permission, Preallocation
+from thinvirt.image.block.new_file import create_file, remove_file
 from thinvirt.image.block.qcow2 import header as head
 from thinvirt.image.block.qcow2.core import Image
-from thinvirt.image.block.registry import find_protocol
 from thinvirt.image.formats.qcow2 import limits
 
 TYPE_CHECKING = False
@@ -169,16 +168,16 @@ def create(graph: BlockGraph, filename: str, values: Values) -> None:
     encryption = _encryption(graph, values)  # deriving keys can fail: before any file is made
     made: list[Root] = []
     try:
-        made.append(_create_file(graph, filename, values))
+        made.append(create_file(graph, filename, values))
         data_file = values.text("data_file")
         if data_file:
-            made.append(_create_file(graph, data_file, values))
+            made.append(create_file(graph, data_file, values))
         plan = Plan(values)
         plan.encryption = encryption
         create_in(graph, plan, *made)
     except BaseException:
         for root in made:
-            _remove(root)
+            remove_file(root)
         raise
     for root in made:
         root.close()
@@ -190,38 +189,6 @@ def _encryption(graph: BlockGraph, values: Values) -> NewEncryption | None:
     from thinvirt.image.block.qcow2.encryption import new_encryption
 
     return new_encryption(graph, values)
-
-
-def _create_file(graph: BlockGraph, filename: str, values: Values) -> Root:
-    protocol = find_protocol(filename)
-    if not issubclass(protocol, Creatable):
-        raise NotSupported(f"Driver '{protocol.driver}' does not support image creation")
-    protocol.create_image(graph, filename, _for_protocol(values))
-    return graph.open_root(filename, flags=Open.RDWR | Open.RESIZE | Open.PROTOCOL)
-
-
-def _for_protocol(values: Values) -> Values:
-    """Return the options of the file: it begins empty, and is preallocated by the format."""
-    from thinvirt.image.block.schema import Values as Copy
-
-    copy = Copy(values.declared)
-    for name, text in values.given().items():
-        if name not in ("size", "preallocation"):
-            copy.set(name, text)
-    copy.set("size", "0")
-    return copy
-
-
-def _remove(root: Root) -> None:
-    from thinvirt.image.block.file import FileNode, delete_file
-
-    node = root.node
-    try:
-        root.close()
-        if isinstance(node, FileNode):
-            delete_file(node)
-    except BlockError:
-        pass  # the first error is the one to be told
 
 
 def create_in(graph: BlockGraph, plan: Plan, file: Root, data_file: Root | None = None) -> None:

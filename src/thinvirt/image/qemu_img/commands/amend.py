@@ -5,7 +5,7 @@ from __future__ import annotations
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import Open
 from thinvirt.image.ops.amend import amend_image, amend_values
-from thinvirt.image.qemu_img.commandline import Words, add_options, asks_help
+from thinvirt.image.qemu_img.commandline import Words, asks_help
 from thinvirt.image.qemu_img.getopt import (
     CACHE,
     FORMAT,
@@ -43,16 +43,10 @@ COMMAND = Command(
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    given: dict[str, str] = {}
-    options: str | None = None
     scan = Words(COMMAND, words)
     with Images() as images:
-        for key, value in scan:
-            if key == "object":
-                images.add_object(value)
-            elif key == "options":
-                options = add_options(options, value)
-            given[key] = value
+        given = scan.given(images)
+        options = given.get("options")
         if options is None:
             console.usage("Must specify options (-o)")
         with Meter(shown="progress" in given and "quiet" not in given, step=1) as meter:

@@ -43,13 +43,9 @@ _NOT_OPENED, _NO_STATUS, _NOT_READ = 2, 3, 4
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    given: dict[str, str] = {}
     scan = Words(COMMAND, words)
     with Images() as images:
-        for key, value in scan:
-            if key == "object":
-                images.add_object(value, status=_NOT_OPENED)
-            given[key] = value
+        given = scan.given(images, status=_NOT_OPENED)
         if len(scan.operands) != 2:
             console.usage("Expecting two image file names")
         meter = Meter(shown="progress" in given and "quiet" not in given, step=2)

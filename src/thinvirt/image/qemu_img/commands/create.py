@@ -6,7 +6,7 @@ from thinvirt.image.block.errors import BlockError, ForeignDriver
 from thinvirt.image.block.options import double_commas
 from thinvirt.image.block.schema import OptionType
 from thinvirt.image.ops.create import create_image
-from thinvirt.image.qemu_img.commandline import Words, add_options, asks_help, number_of
+from thinvirt.image.qemu_img.commandline import Words, asks_help, number_of
 from thinvirt.image.qemu_img.getopt import HELP, OBJECT, OPTIONS, QUIET, Command, Option
 from thinvirt.image.qemu_img.opening import Images
 from thinvirt.image.qemu_img.report import console
@@ -34,16 +34,10 @@ COMMAND = Command(
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    given: dict[str, str] = {}
-    options: str | None = None
     scan = Words(COMMAND, words)
     with Images() as images:
-        for key, value in scan:
-            if key == "object":
-                images.add_object(value)
-            elif key == "options":
-                options = add_options(options, value)
-            given[key] = value
+        given = scan.given(images)
+        options = given.get("options")
         image_format = given.get("format", "raw")
         operands = scan.operands
         if asks_help(options):

@@ -38,13 +38,9 @@ _NUMBERS = {"bs": (1, MAX_INT), "count": (0, MAX_SIZE), "skip": (0, MAX_SIZE)}
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    given: dict[str, str] = {}
     scan = Words(COMMAND, words)
     with Images() as images:
-        for key, value in scan:
-            if key == "object":
-                images.add_object(value)
-            given[key] = value
+        given = scan.given(images)
         names, numbers = _operands(scan.operands)
         return _copy(images, given, names, numbers)
 

@@ -41,13 +41,9 @@ COMMAND = Command(
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    given: dict[str, str] = {}
     scan = Words(COMMAND, words)
     with Images() as images:
-        for key, value in scan:
-            if key == "object":
-                images.add_object(value)
-            given[key] = value
+        given = scan.given(images)
         filename = scan.one_operand()
         as_json = is_json(given.get("output"))
         infos = _collect(images, filename, given)

@@ -58,13 +58,9 @@ COMMAND = Command(
 
 def run(words: list[str]) -> int:
     """Run the command."""
-    given: dict[str, str] = {}
     scan = Words(COMMAND, words)
     with Images() as images:
-        for key, value in scan:
-            if key == "object":
-                images.add_object(value)
-            given[key] = value
+        given = scan.given(images)
         filename = scan.one_operand()
         if "unsafe" not in given and "backing" not in given:
             console.usage("Must specify backing file (-b) or use unsafe mode (-u)")
