@@ -193,12 +193,14 @@ class Refcounts:
         """Add `amount`, which may be negative, to the refcounts of all clusters in a host range.
 
         Raises:
-            BlockError: it failed, or a count would leave its range; nothing was changed.
+            BlockError: it failed, a count would leave its range, or clusters that should have been
+                in use had not even a refcount block (EAGAIN; they have one now); no count was
+                changed.
         """
         try:
             self._change(offset, length, amount, freed)
-        except _Again:
-            self._change(offset, length, amount, freed)
+        except _Again as again:
+            raise failed(errno.EAGAIN, offset=offset) from again
 
     def _change(self, offset: int, length: int, amount: int, freed: int) -> None:
         """Change counts; see `change`.
@@ -483,11 +485,16 @@ class Refcounts:
         table = self.table[:]
         dropped = []
         for index, entry in enumerate(self.table):
-            block = self._block_at(index)
-            if block is None:
+            offset = entry & REFCOUNT_TABLE_OFFSET
+            if not offset:
                 table[index] = 0
                 continue
-            own = (entry & REFCOUNT_TABLE_OFFSET) >> image.cluster_bits
+            if offset & image.cluster_size - 1:
+                raise image.guard.damaged(
+                    f"Cannot get entry from refcount block cache: Offset {offset:#x} is unaligned"
+                )
+            block = self.cache.load(offset)
+            own = offset >> image.cluster_bits
             used = len(block.values) - block.values.count(0)
             if own // image.refcounts_per_block == index:
                 used -= block.values[own % image.refcounts_per_block] != 0

@@ -249,6 +249,8 @@ def _has_compressed(image: Image) -> bool:
 
 def _expand_zeroes(image: Image, progress: _Progress) -> None:
     """Version 2 has no zero clusters: make them unallocated or, over a backing file, data."""
+    from thinvirt.image.block.qcow2.snapshots import read_l1
+
     total = len(image.l1) + sum(entry.l1_entries for entry in image.snapshots)
     done = 0
     for index, entry in enumerate(image.l1):
@@ -258,12 +260,7 @@ def _expand_zeroes(image: Image, progress: _Progress) -> None:
         progress.report(_DOWNGRADE, done, total)
     image.l2_tables.clear()
     for snapshot in image.snapshots:
-        length = snapshot.l1_entries
-        image.header.check_table(
-            "Snapshot L1 table", snapshot.l1_table_offset, length, 8, limits.MAX_L1_BYTES
-        )
-        table = unpack_table(image.file.read(snapshot.l1_table_offset, length * 8))
-        for index, entry in enumerate(table):
+        for index, entry in enumerate(read_l1(image, snapshot, tell=True)):
             if entry & OFFSET_MASK:
                 _expand_table(image, entry & OFFSET_MASK, index, active=False)
             done += 1
@@ -286,7 +283,13 @@ def _expand_table(image: Image, place: int, l1_index: int, *, active: bool) -> N
         if kind == Kind.ZERO_PLAIN and image.backing is None:
             changed[index] = 0
         elif kind in (Kind.ZERO_PLAIN, Kind.ZERO_RESERVED):
-            offset = _zero_data(image, entry & OFFSET_MASK, shared)
+            offset = entry & OFFSET_MASK
+            if offset & image.cluster_size - 1:
+                raise image.guard.damaged(
+                    f"Cluster allocation offset {offset:#x} unaligned (L2 offset: {place:#x}, L2 "
+                    f"index: {c_hex(index)})"
+                )
+            offset = _zero_data(image, offset, shared)
             changed[index] = offset | (COPIED if shared == 1 else 0)
     if not changed:
         return
@@ -311,10 +314,15 @@ def _zero_data(image: Image, offset: int, references: int) -> int:
     is_new = not offset
     if is_new:
         offset = image.refcounts.allocate(size)
-        if references > 1:
+    try:
+        if is_new and references > 1:
             image.refcounts.change(offset, size, references - 1)
-    image.guard.check_data(offset, size)
-    image.data_file.write_zeroes(offset, size)
+        image.guard.check_data(offset, size)
+        image.data_file.write_zeroes(offset, size)
+    except BlockError:
+        if is_new:
+            image.refcounts.free(offset, size, Freed.ALWAYS)
+        raise
     return offset
 
 

@@ -326,10 +326,25 @@ def create_snapshot(image: Image, name: str, date_ns: int) -> None:
     write_table(image, [*image.snapshots, entry])
 
 
-def _read_l1(image: Image, entry: SnapshotEntry) -> array[int]:
-    image.header.check_table(
-        "Snapshot L1 table", entry.l1_table_offset, entry.l1_entries, 8, limits.MAX_L1_BYTES
-    )
+def read_l1(image: Image, entry: SnapshotEntry, *, tell: bool = False) -> array[int]:
+    """Return the L1 table of a snapshot.
+
+    Args:
+        image: that has it.
+        entry: the snapshot.
+        tell: say at once what is wrong, because of the error only its errno will be kept.
+
+    Raises:
+        BlockError: the table cannot be, or cannot be read.
+    """
+    try:
+        image.header.check_table(
+            "Snapshot L1 table", entry.l1_table_offset, entry.l1_entries, 8, limits.MAX_L1_BYTES
+        )
+    except BlockError as error:
+        if tell:
+            image.graph.warn(f"error: {error.message}")
+        raise
     return unpack_table(image.file.read(entry.l1_table_offset, entry.l1_entries * 8))
 
 
@@ -338,16 +353,14 @@ def apply_snapshot(image: Image, snapshot: Snapshot) -> None:
     if image.header.has_data_file:
         raise NotSupported
     entry = image.snapshots[_find(image, snapshot)]
-    image.header.check_table(
-        "Snapshot L1 table", entry.l1_table_offset, entry.l1_entries, 8, limits.MAX_L1_BYTES
-    )
+    read_l1(image, entry, tell=True)  # before anything is changed
     if entry.disk_size is not None and entry.disk_size != image.header.virtual_size:
         image.truncate(entry.disk_size, exact=True)
     image.grow_l1(entry.l1_entries, exact=True)
     size = len(image.l1) * 8
-    table = _read_l1(image, entry)
+    table = read_l1(image, entry)
     change_sharing(image, entry.l1_table_offset, table, 1)
-    table = _read_l1(image, entry)[: len(image.l1)]
+    table = read_l1(image, entry)[: len(image.l1)]
     table.frombytes(bytes(size - len(table) * 8))
     active = image.header.l1_table_offset
     image.guard.check(active, size, ignore=Structure.ACTIVE_L1)
@@ -367,7 +380,7 @@ def delete_snapshot(image: Image, snapshot: Snapshot) -> None:
         raise NotSupported
     index = _find(image, snapshot)
     entry = image.snapshots[index]
-    table = _read_l1(image, entry)
+    table = read_l1(image, entry)
     try:
         write_table(image, image.snapshots[:index] + image.snapshots[index + 1 :])
     except BlockError as error:
@@ -388,6 +401,6 @@ def load_snapshot(image: Image, snapshot: Snapshot) -> None:
     if not image.read_only:
         raise failed(errno.EINVAL)
     entry = image.snapshots[_find(image, snapshot)]
-    image.l1 = _read_l1(image, entry)
+    image.l1 = read_l1(image, entry)
     image.header.l1_table_offset, image.header.l1_entries = entry.l1_table_offset, len(image.l1)
     image.guard.reload()
