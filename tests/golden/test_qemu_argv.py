@@ -11,10 +11,18 @@ from pathlib import Path
 
 import pytest
 
-from thinvirt.vm.qemu_argv import DiskLayer, LanPort, Launch, blockdev, qemu_argv
-from thinvirt.vm.spec import Cache, Forward, NetworkSpec, VmSpec
+from thinvirt.vm.qemu import DiskLayer, LanPort, Launch, qemu_argv
+from thinvirt.vm.qemu.disks import blockdev
+from thinvirt.vm.spec import DiskSpec, Forward, GraphicsSpec, NetworkSpec, VmSpec
+from thinvirt.vm.spec.words import Bus, Cache
 
 FOLDER = Path(__file__).parent / "qemu_argv"
+
+
+def on_bus(bus: Bus) -> VmSpec:
+    return VmSpec(disks=(DiskSpec(bus=bus),))
+
+
 USER, LAN = NetworkSpec("user"), NetworkSpec("lan", "lab")
 PLAIN = Launch(
     name="web-001",
@@ -22,7 +30,7 @@ PLAIN = Launch(
     spec=VmSpec(),
     memory_mib=256,
     accel="tcg",
-    disk=(DiskLayer("/store/disks/1/web-001.qcow2"), DiskLayer("/store/templates/ab.qcow2")),
+    disks=((DiskLayer("/store/disks/1/web-001.qcow2"), DiskLayer("/store/templates/ab.qcow2")),),
     seed="/store/run/1/seed.iso",
     macs=("52:54:00:aa:00:01",),
     qmp=10,
@@ -34,30 +42,33 @@ PLAIN = Launch(
 )
 CASES = {
     "virtio": PLAIN,
-    "scsi": replace(PLAIN, spec=VmSpec(bus="scsi")),
-    "sata": replace(PLAIN, spec=VmSpec(bus="sata")),
-    "sata-on-pc": replace(PLAIN, spec=VmSpec(bus="sata", machine="pc")),
-    "ide": replace(PLAIN, spec=VmSpec(bus="ide")),
+    "scsi": replace(PLAIN, spec=on_bus("scsi")),
+    "sata": replace(PLAIN, spec=on_bus("sata")),
+    "sata-on-pc": replace(PLAIN, spec=replace(on_bus("sata"), machine="pc")),
+    "ide": replace(PLAIN, spec=on_bus("ide")),
     "kvm-q35-smp": replace(PLAIN, accel="kvm", spec=VmSpec(machine="q35", vcpus=4)),
     "three-layers-raw-base": replace(
-        PLAIN, disk=(*PLAIN.disk, DiskLayer("/store/templates/cd.raw", "raw"))
+        PLAIN, disks=((*PLAIN.disks[0], DiskLayer("/store/templates/cd.raw", "raw")),)
     ),
     "no-network-no-screen-no-seed": replace(
-        PLAIN, spec=VmSpec(networks=(NetworkSpec("none"),), vnc="off"), macs=(), seed=""
+        PLAIN,
+        spec=VmSpec(networks=(NetworkSpec("none"),), graphics=GraphicsSpec("none")),
+        macs=(),
+        seed="",
     ),
     "lan-and-forwards": replace(
         PLAIN,
         spec=VmSpec(
             networks=(USER, LAN),
             forwards=(Forward(8080, 80), Forward(5353, 53, "udp", "0.0.0.0")),
-            vnc="192.0.2.1:5907",
+            graphics=GraphicsSpec("vnc", "192.0.2.1", 5907),
         ),
         macs=("52:54:00:aa:00:01", "52:54:01:aa:00:01"),
         lan_ports=(LanPort("/proc/self/fd/9/port-1-0.sock", "/proc/self/fd/9/switch.sock"),),
     ),
     "awkward-paths": replace(
         PLAIN,
-        disk=(DiskLayer('/a,b/"c"/x.qcow2'), DiskLayer("/a,b/é.qcow2")),
+        disks=((DiskLayer('/a,b/"c"/x.qcow2'), DiskLayer("/a,b/é.qcow2")),),
         console_log="/a,b/console.log",
         qmp="/a,b/qmp.sock",
     ),
@@ -86,7 +97,8 @@ def test_command_line(name: str) -> None:
 
 def test_no_layer_is_left_to_probing() -> None:
     """Whatever a file's header names, QEMU opens what we name, and nothing after the last."""
-    node = blockdev(CASES["three-layers-raw-base"])
+    three = CASES["three-layers-raw-base"].disks[0]
+    node = blockdev(DiskSpec(), three, 0)
     formats = []
     while node:
         formats.append((node["driver"], node["read-only"]))
@@ -95,15 +107,16 @@ def test_no_layer_is_left_to_probing() -> None:
         assert ("backing" in node) == (node["driver"] == "qcow2")
         node = node.get("backing")  # type: ignore[assignment]
     assert formats == [("qcow2", False), ("qcow2", True), ("raw", True)]
-    single = blockdev(replace(PLAIN, disk=PLAIN.disk[:1]))
+    single = blockdev(DiskSpec(), three[:1], 0)
     assert single["backing"] is None
 
 
 @pytest.mark.parametrize("cache", MODES)
 def test_cache_modes_stand_on_every_node(cache: Cache) -> None:
-    launch = replace(PLAIN, spec=VmSpec(cache=cache))
+    disk = DiskSpec(cache=cache)
+    launch = replace(PLAIN, spec=VmSpec(disks=(disk,)))
     direct, no_flush = cache in ("none", "directsync"), cache == "unsafe"
-    node: object = blockdev(launch)
+    node: object = blockdev(disk, PLAIN.disks[0], 0)
     while isinstance(node, dict):
         assert node["cache"] == node["file"]["cache"] == {"direct": direct, "no-flush": no_flush}
         node = node.get("backing")
@@ -121,19 +134,19 @@ def test_qemu_accepts_it(name: str, tmp_path: Path) -> None:
     folder.mkdir()
     launch = CASES[name]
     layers: list[DiskLayer] = []
-    for number, layer in enumerate(launch.disk):
+    for number, layer in enumerate(launch.disks[0]):
         path = folder / f"{number}.img"
         subprocess.run(["qemu-img", "create", "-qf", layer.format, path, "1M"], check=True)
         layers.append(replace(layer, path=str(path)))
     seed = folder / "seed.iso"
     seed.write_bytes(bytes(4096))
-    vnc = "off" if launch.spec.vnc == "off" else "auto"
+    graphics = GraphicsSpec(launch.spec.graphics.kind)
     forwards = tuple(replace(f, host_port=0) for f in launch.spec.forwards)
     argv = qemu_argv(
         replace(
             launch,
-            spec=replace(launch.spec, vnc=vnc, forwards=forwards),
-            disk=tuple(layers),
+            spec=replace(launch.spec, graphics=graphics, forwards=forwards),
+            disks=(tuple(layers),),
             seed=str(seed) if launch.seed else "",
             lan_ports=tuple(LanPort("p.sock", "s.sock") for _ in launch.lan_ports),
             qmp="q.sock",

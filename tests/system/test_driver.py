@@ -20,8 +20,8 @@ from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.qemu import LaunchRequest
 from thinvirt.run.screenshot import screenshot
-from thinvirt.vm.qemu_argv import DiskLayer
-from thinvirt.vm.spec import Forward, NetworkSpec, VmSpec
+from thinvirt.vm.qemu import DiskLayer
+from thinvirt.vm.spec import Forward, GraphicsSpec, NetworkSpec, VmSpec
 
 pytestmark = pytest.mark.system
 
@@ -36,7 +36,7 @@ def request_(tmp_path: Path) -> Iterator[LaunchRequest]:
         uuid="6ba7b811-9dad-51d1-80b4-00c04fd430c8",
         spec=VmSpec(),
         memory_mib=16,
-        disk=(DiskLayer(str(write_disk(tmp_path / "disk.raw")), "raw"),),
+        disks=((DiskLayer(str(write_disk(tmp_path / "disk.raw")), "raw"),),),
         macs=("52:54:00:00:00:01",),
         folder=folder,
         accel=Acceleration("tcg", "a test"),
@@ -129,7 +129,7 @@ def test_a_disk_in_use(request_: LaunchRequest, tmp_path: Path) -> None:
 
 
 def test_no_network_no_screen(request_: LaunchRequest) -> None:
-    spec = VmSpec(networks=(NetworkSpec("none"),), vnc="off")
+    spec = VmSpec(networks=(NetworkSpec("none"),), graphics=GraphicsSpec("none"))
     running = qemu.launch(replace(request_, spec=spec, macs=()))
     assert (running.state.ssh_port, running.state.vnc) == (None, "")
     assert screenshot(request_.folder).startswith(b"\x89PNG")

@@ -10,11 +10,13 @@ from thinvirt.run import lan
 from thinvirt.service.clones import CloneRequest, clone
 from thinvirt.service.templates import import_image
 from thinvirt.store import open_store
-from thinvirt.vm.spec import NetworkSpec, VmSpec
+from thinvirt.vm.spec import GraphicsSpec, NetworkSpec, VmSpec
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 
-SPEC = VmSpec(networks=(NetworkSpec("user"), NetworkSpec("lan", "lab")), vnc="off")
+SPEC = VmSpec(
+    networks=(NetworkSpec("user"), NetworkSpec("lan", "lab")), graphics=GraphicsSpec("none")
+)
 MEGABYTES = 4
 
 

@@ -16,11 +16,11 @@ from thinvirt.run import liveness
 from thinvirt.service.clones import CloneRequest, clone
 from thinvirt.service.templates import import_image
 from thinvirt.store import Store, open_store
-from thinvirt.vm.spec import Forward, VmSpec
+from thinvirt.vm.spec import Forward, GraphicsSpec, VmSpec
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
-SMALL = VmSpec(memory_mib=16, vnc="off")
+SMALL = VmSpec(memory_mib=16, graphics=GraphicsSpec("none"))
 
 
 @pytest.fixture
@@ -89,7 +89,11 @@ def test_a_deaf_guest_is_ended_by_force(home: Path, tmp_path: Path) -> None:
 
 
 def test_one_failure_does_not_stop_the_others(store: Store) -> None:
-    taken = VmSpec(memory_mib=16, vnc="off", forwards=(Forward(9, 9, "tcp", "203.0.113.1"),))
+    taken = VmSpec(
+        memory_mib=16,
+        graphics=GraphicsSpec("none"),
+        forwards=(Forward(9, 9, "tcp", "203.0.113.1"),),
+    )
     clone(store, CloneRequest(template="sector", name="a-bad", spec=taken))
     done = command(store, "start", "*", "--parallel", "8")
     assert done.returncode == 4
@@ -158,7 +162,10 @@ def test_starts_are_throttled(store: Store) -> None:
 def test_ssh_and_reboot_of_a_real_guest(home: Path, tiny_image: Path) -> None:
     store = open_store(home)
     import_image(store, tiny_image, name="tiny", facts={"login_user": "root", "memory_mib": 128})
-    clone(store, CloneRequest(template="tiny", name="real", spec=VmSpec(vnc="off")))
+    clone(
+        store,
+        CloneRequest(template="tiny", name="real", spec=VmSpec(graphics=GraphicsSpec("none"))),
+    )
     try:
         assert command(store, "start", "real", "--wait", "ssh").returncode == 0
         done = command(store, "ssh", "real", "--", "hostname; echo out; echo err >&2; exit 7")

@@ -4,22 +4,25 @@ They are virt-install's where it has them: ``--memory``, ``--vcpus``, ``--machin
 """
 
 import argparse
+import re
 from pathlib import Path
 from typing import get_args
 
 from thinvirt.errors import NotFound, UsageError
 from thinvirt.units import MIB, parse_size
 from thinvirt.vm.spec import (
-    DEFAULT_LAN,
-    LOOPBACK,
     USER_NETWORK,
-    Bus,
-    Cache,
+    DiskSpec,
     Forward,
-    Machine,
+    GraphicsSpec,
     NetworkSpec,
+    SeedSpec,
     VmSpec,
 )
+from thinvirt.vm.spec.validate import checked
+from thinvirt.vm.spec.words import DEFAULT_LAN, LOOPBACK, Bus, Cache, Machine
+
+_VNC_ADDRESS = re.compile(r"(?P<address>\[[0-9a-fA-F:.%a-z]+\]|[A-Za-z0-9.-]*):(?P<port>\d{1,5})")
 
 
 def add_vm_options(parser: argparse.ArgumentParser) -> None:
@@ -32,9 +35,7 @@ def add_vm_options(parser: argparse.ArgumentParser) -> None:
         help="memory: MiB, or with a suffix (512M, 2G); default: what the template recommends",
     )
     group.add_argument("--vcpus", type=int, default=1, metavar="N", help="virtual CPUs (1)")
-    group.add_argument(
-        "--bus", choices=get_args(Bus), default="virtio", help="how the disk is attached (virtio)"
-    )
+    group.add_argument("--bus", choices=get_args(Bus), help="how the disk is attached (virtio)")
     group.add_argument(
         "--cache", choices=get_args(Cache), help="cache mode of the disk (writeback)"
     )
@@ -80,20 +81,22 @@ def spec_from_args(args: argparse.Namespace) -> VmSpec:
         UsageError: an option cannot be read, or the whole cannot be met; all problems are named.
         NotFound: a file named by an option is not there.
     """
-    return VmSpec(
+    spec = VmSpec(
         vcpus=args.vcpus,
         memory_mib=None if args.memory is None else parse_memory(args.memory),
         machine=args.machine,
-        bus=args.bus,
-        cache=args.cache,
+        disks=(DiskSpec(bus=args.bus, cache=args.cache),),
         networks=tuple(parse_network(text) for text in args.network)
         if args.network
         else (USER_NETWORK,),
         forwards=tuple(parse_forward(text) for text in args.forward),
-        user_data=_read_text(args.user_data, "--user-data") if args.user_data else "",
-        ssh_keys=tuple(key for name in args.ssh_key for key in read_public_keys(name)),
-        vnc=args.vnc,
-    ).check()
+        seed=SeedSpec(
+            user_data=_read_text(args.user_data, "--user-data") if args.user_data else "",
+            ssh_keys=tuple(key for name in args.ssh_key for key in read_public_keys(name)),
+        ),
+        graphics=parse_vnc(args.vnc),
+    )
+    return checked(spec)
 
 
 def parse_memory(text: str) -> int:
@@ -114,6 +117,18 @@ def parse_network(text: str) -> NetworkSpec:
     if kind == "none" and not name:
         return NetworkSpec("none")
     raise UsageError(f"unknown network '{text}'", hint="user, lan, lan=NAME or none")
+
+
+def parse_vnc(text: str) -> GraphicsSpec:
+    """Return the screen that ``auto``, ``off`` or ``ADDRESS:PORT`` means."""
+    if text == "auto":
+        return GraphicsSpec()
+    if text == "off":
+        return GraphicsSpec("none")
+    match = _VNC_ADDRESS.fullmatch(text)
+    if match is None:
+        raise UsageError(f"VNC at '{text}' is not possible", hint="auto, off, or ADDRESS:PORT")
+    return GraphicsSpec(listen=match["address"].strip("[]"), port=int(match["port"]))
 
 
 def parse_forward(text: str) -> Forward:

@@ -18,7 +18,7 @@ from thinvirt.errors import Busy
 from thinvirt.run import liveness
 from thinvirt.run.process import spawn
 from thinvirt.run.sockets import short_folder
-from thinvirt.vm.qemu_argv import LanPort
+from thinvirt.vm.qemu import LanPort
 
 SWITCH_SOCKET = "switch.sock"
 SWITCH_LOG = "switch.log"

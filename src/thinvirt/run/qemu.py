@@ -19,7 +19,7 @@ from thinvirt.run.liveness import RunState
 from thinvirt.run.process import Process, holder_of, send_signal, spawn, uninterrupted, wait_end
 from thinvirt.run.qemu_trouble import explain
 from thinvirt.run.qmp import QmpClient, QmpError
-from thinvirt.vm.qemu_argv import PROGRAM, DiskLayer, Launch, qemu_argv
+from thinvirt.vm.qemu import PROGRAM, DiskLayer, Launch, qemu_argv
 from thinvirt.vm.spec import VmSpec
 
 START_TIMEOUT_S = 60.0  # for QEMU itself to answer; a loaded host takes seconds, not this
@@ -33,7 +33,7 @@ class LaunchRequest:
     """What is to be started; every value resolved.
 
     Attributes:
-        name, uuid, spec, memory_mib, disk, macs: see `thinvirt.vm.qemu_argv.Launch`.
+        name, uuid, spec, memory_mib, disks, macs: see `thinvirt.vm.qemu.Launch`.
         folder: where its run-time files and its log go.
         accel: what executes the guest's instructions.
         seed: the files of the NoCloud seed by name; empty for none.
@@ -47,7 +47,7 @@ class LaunchRequest:
     uuid: str
     spec: VmSpec
     memory_mib: int
-    disk: tuple[DiskLayer, ...]
+    disks: tuple[tuple[DiskLayer, ...], ...]
     macs: tuple[str, ...]
     folder: VmFolder
     accel: Acceleration
@@ -135,7 +135,7 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
             spec=request.spec,
             memory_mib=request.memory_mib,
             accel=request.accel.name,
-            disk=request.disk,
+            disks=request.disks,
             seed=str(folder.seed) if request.seed else "",
             macs=request.macs,
             lan_ports=tuple(port.sockets for port in ports),
@@ -170,7 +170,7 @@ def _introduce(request: LaunchRequest, process: Process, started_at: float) -> R
             accel=request.accel.name,
             accel_reason=request.accel.reason,
             ssh_port=ssh_port(qmp) if has_user_network else None,
-            vnc="" if spec.vnc == "off" else _vnc_address(qmp),
+            vnc=_vnc_address(qmp) if spec.graphics.kind == "vnc" else "",
             qemu_version=qmp.version,
             argv=tuple(command_line(process.pid)),
         )

@@ -4,8 +4,8 @@ import re
 
 from thinvirt.errors import Busy, Conflict, QemuFailed, TemporaryFailure, ThinvirtError
 from thinvirt.run.ports import holder_of_port
-from thinvirt.vm.qemu_argv import VNC_BASE_PORT
 from thinvirt.vm.spec import VmSpec
+from thinvirt.vm.spec.words import VNC_BASE_PORT
 
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.MULTILINE)
 _PROGRAM = re.compile(r"^(?:\S*/)?qemu-system-\S+: ", re.MULTILINE)
@@ -45,7 +45,7 @@ def _known_trouble(said: str, words: str, spec: VmSpec) -> ThinvirtError | None:
     if forward is not None:
         return _port_taken(forward["rule"])
     if "Failed to find an available port" in said or ("-vnc" in words and "in use" in words):
-        port = VNC_BASE_PORT if spec.vnc == "auto" else int(spec.vnc.rpartition(":")[2])
+        port = spec.graphics.port or VNC_BASE_PORT
         return Conflict(
             f"port {port} for VNC is taken{holder_of_port(port)}",
             hint="free it, or make the VM with --vnc auto",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from thinvirt.errors import ProgramMissing, ThinvirtError
-from thinvirt.vm.spec import LOOPBACK
+from thinvirt.vm.spec.words import LOOPBACK
 
 KEY_NAME = "id_ed25519"
 _PACKAGE_HINT = "apt-get install openssh-client"

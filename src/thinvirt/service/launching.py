@@ -16,9 +16,11 @@ from thinvirt.store.layout import cache_home
 from thinvirt.store.trouble import explained
 from thinvirt.units import MIB, format_size
 from thinvirt.vm.identity import mac_address
-from thinvirt.vm.qemu_argv import PROGRAM, DiskLayer
+from thinvirt.vm.qemu import PROGRAM, DiskLayer
 from thinvirt.vm.seed import SeedInterface, seed_files
-from thinvirt.vm.spec import DEFAULT_MEMORY_MIB, VmSpec
+from thinvirt.vm.spec import VmSpec
+from thinvirt.vm.spec.validate import checked
+from thinvirt.vm.spec.words import DEFAULT_MEMORY_MIB
 
 QEMU_VARIABLE = "THINVIRT_QEMU"  # another QEMU than the one on the PATH
 
@@ -77,7 +79,8 @@ def ssh_keys(store: Store, spec: VmSpec, say: Say | None = None) -> list[str]:
         if say is not None:
             say(f"{error}: the guest gets no key of this store ({error.hint})")
         own = []
-    return list(dict.fromkeys([*own, *spec.ssh_keys]))
+    given = spec.seed.ssh_keys if spec.seed is not None else ()
+    return list(dict.fromkeys([*own, *given]))
 
 
 def launch_request(
@@ -102,10 +105,12 @@ def launch_request(
     Raises:
         InvalidSpec: its specification cannot be met.
     """
-    spec = vm.spec.check()
+    spec = checked(vm.spec)
     identity = store.identity(vm)
-    cards = [network for network in spec.networks if network.kind != "none"]
-    macs = [mac_address(store.mac_base, vm.id, number) for number in range(len(cards))]
+    cards = spec.cards
+    macs = [
+        card.mac or mac_address(store.mac_base, vm.id, number) for number, card in enumerate(cards)
+    ]
     interfaces = [
         SeedInterface(mac, identity.lan_address if network.kind == "lan" else None)
         for network, mac in zip(cards, macs, strict=True)
@@ -119,16 +124,18 @@ def launch_request(
         uuid=identity.uuid,
         spec=spec,
         memory_mib=memory_mib(spec, template),
-        disk=(DiskLayer(str(store.overlay(vm))), base),
+        disks=((DiskLayer(str(store.overlay(vm))), base),),
         macs=tuple(macs),
         folder=folder_of(store, vm),
         accel=accel,
-        seed=seed_files(
+        seed={}
+        if spec.seed is None
+        else seed_files(
             instance_id=identity.uuid,
             hostname=vm.name,
             ssh_keys=ssh_keys(store, spec, say),
             interfaces=interfaces,
-            user_data=spec.user_data,
+            user_data=spec.seed.user_data,
         ),
         lans=tuple(store.layout.network(n.name) for n in cards if n.kind == "lan"),
         program=qemu_program(),

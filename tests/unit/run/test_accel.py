@@ -9,7 +9,7 @@ import pytest
 from thinvirt.errors import ProgramMissing, UsageError
 from thinvirt.run import accel
 from thinvirt.run.accel import Acceleration
-from thinvirt.vm.qemu_argv import PROGRAM
+from thinvirt.vm.qemu import PROGRAM
 
 needs_qemu = pytest.mark.skipif(shutil.which(PROGRAM) is None, reason="QEMU is not installed")
 

@@ -11,7 +11,7 @@ import pytest
 from thinvirt.errors import Busy, Timeout
 from thinvirt.run import sockets
 from thinvirt.run.qmp import QmpClient, QmpClosed, QmpError
-from thinvirt.vm.qemu_argv import PROGRAM
+from thinvirt.vm.qemu import PROGRAM
 
 pytestmark = pytest.mark.skipif(shutil.which(PROGRAM) is None, reason="QEMU is not installed")
 
