@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thinvirt.image.block.errors import BlockError
 
 _ENOUGH = 1 << 16  # characters kept back at most
+_BLOCK = 4096  # bytes that C's standard output keeps back where it is no terminal
 
 
 class Exit(Exception):
@@ -45,7 +46,7 @@ class Console:
         self._parts.append(text)
         self._length += len(text)
         if self._length >= _ENOUGH:
-            self.flush()
+            self._spill()
 
     def line(self, text: str) -> None:
         """Add a line to the output."""
@@ -61,17 +62,34 @@ class Console:
         self._parts.clear()
         self._length = 0
         if text:
-            _write_all(1, text)
+            _write_all(1, text.encode(errors="surrogateescape"))
 
     def drop(self) -> None:
         """Forget what was not flushed yet: another program will do the work and say it."""
         self._parts.clear()
         self._length = 0
 
+    def _spill(self) -> None:
+        """Hand on the output as far as a C program would have done it by now.
+
+        Who sends both standard output and error into one file sees them in qemu-img's order: it
+        keeps back a last block that is not full. Under our own name the order is that of time.
+        """
+        if self.program != "qemu-img" or os.isatty(1):
+            self.flush()
+            return
+        data = "".join(self._parts).encode(errors="surrogateescape")
+        end = max(len(data) - 1, 0) // _BLOCK * _BLOCK
+        if not end:
+            return
+        _write_all(1, data[:end])
+        self._parts = [data[end:].decode(errors="surrogateescape")]
+        self._length = len(self._parts[0])
+
     def message(self, text: str) -> None:
-        """Write to standard error, after all output so far; `text` has its newlines."""
-        self.flush()
-        _write_all(2, text)
+        """Write to standard error, after the output so far; `text` has its newlines."""
+        self._spill()
+        _write_all(2, text.encode(errors="surrogateescape"))
 
     def error(self, text: str) -> None:
         """Print an error message."""
@@ -123,8 +141,8 @@ class Console:
         raise Exit(status)
 
 
-def _write_all(fd: int, text: str) -> None:
-    data = memoryview(text.encode(errors="surrogateescape"))
+def _write_all(fd: int, raw: bytes) -> None:
+    data = memoryview(raw)
     try:
         while data:
             data = data[os.write(fd, data) :]
