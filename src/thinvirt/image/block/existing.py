@@ -37,8 +37,7 @@ def take_existing(graph: BlockGraph, driver: str, filename: str, values: Values)
     if mode != Preallocation.OFF:
         raise NotSupported(f"Unsupported preallocation mode '{mode}'")
     prefix = (
-        f"Protocol driver '{driver}' does not support creating new images, so an existing image "
-        "must be selected as the target; however, opening the given target as an existing image "
+        f"Protocol driver '{driver}' does not support image creation, and opening the image "
         "failed: "
     )
     with prefixed(prefix):

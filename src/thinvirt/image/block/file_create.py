@@ -180,6 +180,8 @@ def resize_file(fd: int, size: int, preallocation: str) -> None:
     Raises:
         BlockError: not possible, or the disk is full; the file has its old size then.
     """
+    if size >= 1 << 63:
+        raise with_reason("Could not resize file", errno.EINVAL)
     present = os.fstat(fd).st_size
     if present > size and preallocation != Preallocation.OFF:
         raise NotSupported("Cannot use preallocation for shrinking files")

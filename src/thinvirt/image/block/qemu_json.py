@@ -18,6 +18,7 @@ _ESCAPES = {
     '"': '"', "'": "'", "\\": "\\", "/": "/",
     "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t",
 }  # fmt: skip
+_MORE_THAN_ONE = "Expecting at most one JSON value"
 _KEYWORDS = {"true": True, "false": False, "null": None}
 
 # ---------------------------------------------------------------- printing
@@ -111,12 +112,18 @@ def loads(text: str) -> Value:
     Raises:
         BlockError: it is none, in QEMU's words.
     """
-    values = list(_values(text))
-    if not values:
-        raise BlockError("Expecting a JSON value")
-    if len(values) > 1:
-        raise BlockError("Expecting at most one JSON value")
-    return values[0]
+    values = _values(text)
+    try:
+        value = next(values)
+    except StopIteration:
+        raise BlockError("Expecting a JSON value") from None
+    try:
+        next(values)
+    except StopIteration:
+        return value
+    except BlockError as error:
+        raise BlockError(_MORE_THAN_ONE) from error  # whatever is wrong with it
+    raise BlockError(_MORE_THAN_ONE)
 
 
 def _values(text: str) -> Iterator[Value]:

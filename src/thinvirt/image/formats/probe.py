@@ -46,7 +46,7 @@ def probe_format(head: bytes, *, file_size: int, tail: bytes = b"") -> str:
         "qcow2", "qcow", "vmdk", "vdi", "vpc", "vhdx", "qed", "luks", "parallels", "bochs", "cloop",
         "dmg", "iso", one of `COMPRESSED` or `ARCHIVES`, or "raw".
     """
-    if head[:4] == b"QFI\xfb":
+    if head[:4] == b"QFI\xfb" and any(head[4:8]):
         # Version 1 is another format; versions that do not exist yet are for qcow2 to refuse.
         return "qcow" if head[4:8] == b"\0\0\0\1" else "qcow2"
     for magic, name in _AT_START:

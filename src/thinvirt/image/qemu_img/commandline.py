@@ -83,6 +83,7 @@ def number_of(name: str, text: str, lowest: int = 0, highest: int = MAX_SIZE) ->
     Raises:
         Exit: it is none, or out of range.
     """
+    warn_of_hex(text)
     value = size_of(text)
     if value is None:
         console.error(f"Invalid {name} specified. You may use k, M, G, T, P or E suffixes for")
@@ -90,6 +91,15 @@ def number_of(name: str, text: str, lowest: int = 0, highest: int = MAX_SIZE) ->
     if not lowest <= value <= highest:
         console.fail(f"Invalid {name} specified. Must be between {lowest} and {highest}.")
     return value
+
+
+def warn_of_hex(text: str) -> None:
+    """Warn of a size with a suffix behind hexadecimal digits, as QEMU does."""
+    digits = text.lstrip(" \t\n\v\f\r").removeprefix("+")
+    if digits[:2] in ("0x", "0X"):
+        rest = digits[2:].lstrip("0123456789abcdefABCDEF")
+        if rest[:1] in tuple("kKmMgGtTpP"):
+            console.warning(f"Using a multiplier suffix on hex numbers is deprecated: {text}")
 
 
 def is_json(output: str | None) -> bool:

@@ -26,11 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     console.program = program_name(words[0])
     console.has_failed = False
     try:
-        status = _run(words)
-        console.flush()
-    except Exit as end:
-        status = end.status
-        console.flush()
+        status = _run_to_end(words)
     except ForeignDriver as error:
         from thinvirt.image.qemu_img.handover import hand_over
 
@@ -63,6 +59,15 @@ def program() -> None:
 
     status = main()
     os._exit(status)
+
+
+def _run_to_end(words: list[str]) -> int:
+    try:
+        status = _run(words)
+    except Exit as end:
+        status = end.status
+    console.flush()
+    return status
 
 
 def _run(words: list[str]) -> int:

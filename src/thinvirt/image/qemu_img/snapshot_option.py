@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from thinvirt.image.block.errors import BlockError
-from thinvirt.image.block.schema import Option, OptionList, OptionType
+from thinvirt.image.block.options import split_pairs
+from thinvirt.image.block.schema import Option, OptionList, OptionType, Values
 from thinvirt.image.ops.snapshot import show_snapshot, show_snapshot_called
 from thinvirt.image.qemu_img.report import Exit, console
 
@@ -34,8 +35,14 @@ def snapshot_loader(text: str) -> Callable[[BlockNode], None]:
     """
     if not text.startswith(_PREFIX):
         return lambda node: show_snapshot_called(node, text)
+    values = Values(_OPTIONS)
     try:
-        values = _OPTIONS.parse(text)
+        for name, value, is_flag in split_pairs(text):
+            if is_flag and not (value == "on" and name in ("help", "?")):
+                word = name if value == "on" else f"no{name}"
+                console.warning(f"short-form boolean option '{word}' deprecated")
+                console.message(f"Please use {name}={value} instead\n")
+            values.set(name, value)
     except BlockError as error:
         console.block_error(error)
         console.error(f"Failed in parsing snapshot param '{text}'")
