@@ -17,6 +17,7 @@ from thinvirt.cli.parsers import whole_parser
 from thinvirt.cli.verbs import VERBS
 from thinvirt.image.block.registry import FOREIGN_FORMATS, FOREIGN_PROTOCOLS
 from thinvirt.image.qemu_img.table import COMMANDS, command_module
+from thinvirt.vm.os_support import TABLE, TABLE_BUSES, Row
 
 REFERENCE = Path(__file__).parent
 MADE = "<!-- made by script/reference: change the code, not this page -->\n"
@@ -103,10 +104,41 @@ def qemu_img_page() -> str:
     return "\n".join(parts)
 
 
+def os_buses_page() -> str:
+    """Return thinvirt's table of which systems drive which disk buses."""
+    words = {"good": "yes", "bad": "no", "unknown": "not known"}
+    rows = "\n".join(
+        f"| {', '.join(row.distros)} | {_versions(row)} | "
+        f"{' | '.join(words[getattr(row, bus)] for bus in TABLE_BUSES)} | {row.source}"
+        f"{'; ' if row.note else ''}{row.note} |"
+        for row in TABLE
+    )
+    return (
+        f"{MADE}# Disk buses by operating system\n\n"
+        "osinfo-db knows of virtio drivers only; this table of thinvirt's own has the rest, with "
+        "the source of each line.\nA line holds from its first version to its last, the first "
+        "line that fits counts, and where osinfo-db says that a\nsystem drives virtio or "
+        "virtio-scsi, that counts instead. A system that is in no line takes the line of the "
+        "nearest\nsystem it derives from. `thinvirt advise OS` shows what comes of it, and [a "
+        "file of yours](../guide/operating-systems.md)\ncan say otherwise.\n\n"
+        f"| systems | versions | {' | '.join(TABLE_BUSES)} | source |\n"
+        f"|---|---|{'---|' * len(TABLE_BUSES)}---|\n{rows}\n"
+    )
+
+
+def _versions(row: Row) -> str:
+    if row.first and row.last:
+        return row.first if row.first == row.last else f"{row.first} to {row.last}"
+    if row.first:
+        return f"{row.first} and later"
+    return f"up to {row.last}" if row.last else "all"
+
+
 PAGES = {
     "exit-status.md": exit_status_page,
     "commands.md": commands_page,
     "qemu-img.md": qemu_img_page,
+    "os-buses.md": os_buses_page,
 }
 
 

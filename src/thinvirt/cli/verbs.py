@@ -22,6 +22,7 @@ _ALL = (
     Verb("template rm", "thinvirt.cli.template.rm", "remove templates that have no clones"),
     Verb("template verify", "thinvirt.cli.template.verify", "prove templates unchanged"),
     Verb("clone", "thinvirt.cli.clone", "make linked clones of a template, one or many"),
+    Verb("advise", "thinvirt.cli.advise", "what suits an operating system: bus, cache, sizes"),
     Verb("run", "thinvirt.cli.run", "run one VM in the foreground, under any supervisor"),
     Verb("start", "thinvirt.cli.start", "start VMs"),
     Verb("stop", "thinvirt.cli.stop", "power VMs off, by ACPI and then by force"),
