@@ -9,6 +9,7 @@ import errno
 
 from thinvirt.image.block.errors import BlockError, failed
 from thinvirt.image.block.qcow2.guard import c_hex
+from thinvirt.image.block.qcow2.held import HeldClusters, tell_discard
 from thinvirt.image.block.qcow2.tables import RefcountCache, Table
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.entries import (
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from array import array
     from typing import Final
 
-    from thinvirt.image.block.node import BlockNode
     from thinvirt.image.block.qcow2.core import Image
 
 MAX_CLUSTER_OFFSET = (1 << 56) - 1  # what an L2 entry can hold
@@ -59,6 +59,7 @@ class Refcounts:
         cache: the blocks.
         free_index: no cluster before this one is free (or it is left alone).
         free_byte: where the next compressed cluster may go on, 0 for a new cluster.
+        held: free clusters that are not given out yet.
     """
 
     def __init__(self, image: Image, table: array[int], cache: RefcountCache) -> None:
@@ -70,6 +71,8 @@ class Refcounts:
         self.passed_on: frozenset[int] = frozenset()
         self._discards: list[tuple[int, int]] = []
         self.gathers_discards = False
+        self.held = HeldClusters(image)
+        self._holds = False
 
     @property
     def largest(self) -> int:
@@ -119,7 +122,7 @@ class Refcounts:
                 found += 1
             if first < end:
                 break
-        return found
+        return self.held.count_before(cluster, found)
 
     def values_at(self, first: int, count: int) -> array[int]:
         """Return the refcounts of `count` clusters, all in one refcount block."""
@@ -143,18 +146,23 @@ class Refcounts:
         per_block = self.image.refcounts_per_block
         while True:
             block = self._block_at(cluster // per_block)
-            if block is None:
-                return cluster
             start = cluster - cluster % per_block
-            try:
-                return start + block.values.index(0, cluster % per_block)
-            except ValueError:
-                cluster = start + per_block
+            if block is not None:
+                try:
+                    cluster = start + block.values.index(0, cluster % per_block)
+                except ValueError:
+                    cluster = start + per_block
+                    continue
+            if cluster not in self.held:
+                return cluster
+            cluster += 1
 
     def _find(self, clusters: int, largest_offset: int = MAX_CLUSTER_OFFSET) -> int:
         """Return the host offset of that many free clusters in a row, and pass on behind them."""
         if self.gathers_discards:
             self.pass_on_discards()
+        if self.held.is_full:
+            self.image.l2_tables.flush()
         at = self.free_index
         while True:
             at = self._next_free(at)
@@ -242,27 +250,30 @@ class Refcounts:
         block.values[cluster % per_block] = count
         block.touch(cluster % per_block)
         if count:
+            self.held.give_back(cluster)
             return
-        self.free_index = min(self.free_index, cluster)
         offset = cluster << image.cluster_bits
         if self.free_byte // image.cluster_size == cluster:
             self.free_byte = 0  # it may belong to somebody else soon
         self.cache.forget(offset)
         image.l2_tables.forget(offset)
+        if self._holds:
+            self.held.add(cluster, tells=freed in self.passed_on)
+            return
+        self.free_index = min(self.free_index, cluster)
         if freed in self.passed_on:
             self._discards.append((offset, image.cluster_size))
 
+    def release(self) -> None:
+        """Let held clusters be used: the tables that let go of them are durable."""
+        lowest = self.held.release()
+        if lowest is not None:
+            self.free_index = min(self.free_index, lowest)
+
     def pass_on_discards(self) -> None:
         """Tell the file below of what was freed; it may forget it or not."""
-        regions, self._discards = sorted(self._discards), []
-        merged: list[list[int]] = []
-        for offset, length in regions:
-            if merged and merged[-1][1] == offset:
-                merged[-1][1] += length
-            else:
-                merged.append([offset, offset + length])
-        for start, end in merged:
-            _discard(self.image.file, start, end - start)
+        regions, self._discards = self._discards, []
+        tell_discard(self.image.file, regions)
 
     def drop_discards(self) -> None:
         """Forget what was freed without telling: the operation failed."""
@@ -342,14 +353,21 @@ class Refcounts:
             self.image.graph.warn(f"qcow2_free_clusters failed: {error.reason}")
 
     def free_entry(self, entry: int, freed: int) -> None:
-        """Take back what an L2 entry refers to."""
+        """Take back what an L2 entry refers to; it is held until that table is durable."""
+        self._holds = True
+        try:
+            self._free_entry(entry, freed)
+        finally:
+            self._holds = False
+
+    def _free_entry(self, entry: int, freed: int) -> None:
         image = self.image
         header = image.header
         kind = cluster_kind(entry, extended=image.extended, data_file=header.has_data_file)
         offset = entry & OFFSET_MASK
         if header.has_data_file:
             if freed in self.passed_on and kind in Kind.PLACED:
-                _discard(image.data_file, offset, image.cluster_size)
+                self.held.add_guest_data(offset)
             return
         if kind == Kind.COMPRESSED:
             self.free(*compressed_range(entry, image.cluster_bits), freed)
@@ -527,13 +545,6 @@ class Refcounts:
         self.free_index = min(self.free_index, cluster)
         self.cache.forget(offset)
         self._discards.append((offset, image.cluster_size))
-
-
-def _discard(node: BlockNode, offset: int, length: int) -> None:
-    try:
-        node.discard(offset, length)
-    except BlockError:
-        return  # space that was not given back, no more
 
 
 def refcount_blocks(

@@ -131,6 +131,9 @@ if TYPE_CHECKING:
         def change(self, offset: int, length: int, amount: int, freed: int = 0) -> None:
             """Add to refcounts."""
 
+        def release(self) -> None:
+            """Let clusters be used that durable tables let go of."""
+
         def pass_on_discards(self) -> None:
             """Tell the file below of what was freed."""
 

@@ -277,6 +277,12 @@ class Qcow2Node(Operations):
             return
         self.write_caches()
 
+    def flush(self) -> None:
+        """Make durable; what was discarded can be used again then."""
+        super().flush()
+        if not (self.read_only or self.is_dead):
+            self.refcounts.release()
+
     def _reopening(self, *, read_only: bool) -> None:
         if read_only and not self.is_dead:
             self._store_bitmaps()

@@ -27,6 +27,7 @@ class Metadata(Image):
         """Write changed tables and make them durable."""
         self.write_caches()
         self.file.flush()
+        self.refcounts.release()
 
     def update_header(self) -> None:
         """Write the whole first cluster.

@@ -74,7 +74,8 @@ class Operations(
         amend(self, values, watch, force=force)
 
     def change_backing(self, name: str | None, image_format: str | None) -> None:
-        """Name another backing file in the header."""
+        """Name another backing file in the header, once all that hides it from sight is durable."""
+        self.flush()
         header = self.header
         raw = None if name is None else name.encode("utf-8", "surrogateescape")
         if raw is not None and (header.data_file_is_raw or len(raw) > 1023):

@@ -197,6 +197,11 @@ class L2Cache(TableCache):
     def _empty(self) -> array[int]:
         return unpack_table(bytes(self.image.cluster_size))
 
+    def flush(self) -> None:
+        """Write what was changed and make it durable; what the tables let go of is free then."""
+        super().flush()
+        self.image.refcounts.release()
+
 
 class RefcountCache(TableCache):
     """Refcount blocks."""

@@ -566,12 +566,17 @@ class Writer:
         if table.values[index * step] & OFFSET_MASK:
             raise failed(errno.EIO, offset=offset)
         place = image.refcounts.allocate_bytes(len(packed))
-        table, index = self.table_for(offset)
         image.file.debug_event("l2_update_compressed")
+        try:
+            image.guard.check_data(place, len(packed))
+            image.file.debug_event("write_compressed")
+            image.file.write(place, packed)
+        except BlockError:
+            if not image.is_dead:
+                image.refcounts.free(place, len(packed), Freed.NEVER)
+            raise
+        table, index = self.table_for(offset)
         table.values[index * step] = compressed_entry(place, len(packed), image.cluster_bits)
         if image.extended:
             table.values[index * step + 1] = 0
         table.touch(index * step, step)
-        image.guard.check_data(place, len(packed))
-        image.file.debug_event("write_compressed")
-        image.file.write(place, packed)
