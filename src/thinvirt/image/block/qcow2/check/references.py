@@ -6,6 +6,7 @@ from thinvirt.image.block.abilities import Repair
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.qcow2.check.l2_walk import L2Walk
 from thinvirt.image.block.qcow2.check.state import Unchecked, clusters_of, mending
+from thinvirt.image.block.qcow2.check.tally import tally
 from thinvirt.image.formats.qcow2 import entries, limits
 from thinvirt.image.formats.qcow2.entries import COPIED, OFFSET_MASK
 from thinvirt.image.formats.qcow2.refcounts import empty_refcounts, unpack_table
@@ -47,8 +48,6 @@ def count_references(state: CheckState, repair: int) -> None:
 
 def _count_mapping(state: CheckState, repair: int) -> None:
     """Count what the active table and the snapshots refer to."""
-    from thinvirt.image.block.qcow2.check.tally import tally
-
     image, header = state.image, state.image.header
     tables = [(header.l1_table_offset, len(image.l1))]
     findings: list[tuple[int, str]] = []  # (how many tables come before it, what is told)
