@@ -12,7 +12,7 @@ from thinvirt.image.block.flags import Open, WriteFlags
 from thinvirt.image.block.graph import BlockGraph
 from thinvirt.image.block.qcow2 import Qcow2Node
 from thinvirt.image.block.qcow2.create import create
-from thinvirt.image.block.qcow2.options import CREATE_OPTIONS
+from thinvirt.image.block.qcow2.creation_options import CREATE_OPTIONS
 from thinvirt.image.block.root import Root
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import stat
 
@@ -15,7 +14,6 @@ from thinvirt.image.block.errors import (
     failed,
     with_reason,
 )
-from thinvirt.image.block.existing import SIMPLE_OPTIONS, take_existing
 from thinvirt.image.block.file_create import (
     CREATE_OPTIONS,
     check_device_writable,
@@ -23,7 +21,7 @@ from thinvirt.image.block.file_create import (
     open_host_file,
     resize_file,
 )
-from thinvirt.image.block.flags import Open, Permission, Preallocation, Status, WriteFlags
+from thinvirt.image.block.flags import Open, Permission, Status, WriteFlags
 from thinvirt.image.block.locks import PermissionLocks, locks_available
 from thinvirt.image.block.names import strip_protocol
 from thinvirt.image.block.node import Extent
@@ -53,8 +51,7 @@ RUNTIME_OPTIONS = OptionList(
 
 _WRITERS = Permission.WRITE | Permission.WRITE_UNCHANGED | Permission.RESIZE
 # What a file system, or a kernel older than the call, answers when it cannot do something.
-_CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.ENOTTY})
-_BLKZEROOUT, _BLKDISCARD = 0x127F, 0x1277  # <linux/fs.h>
+CANNOT = frozenset({errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODEV, errno.ENOTTY})
 
 
 class FileNode(BaseNode, Creatable):
@@ -260,7 +257,7 @@ class FileNode(BaseNode, Creatable):
                     file.fd, self.fd, end - offset, offset_src=file_offset, offset_dst=offset
                 )
             except OSError as error:
-                if error.errno in _CANNOT or error.errno in (errno.EINVAL, errno.EXDEV):
+                if error.errno in CANNOT or error.errno in (errno.EINVAL, errno.EXDEV):
                     raise NotSupported from error
                 raise failed(error.errno or errno.EIO, offset=offset) from error
             if not done:
@@ -297,7 +294,7 @@ class FileNode(BaseNode, Creatable):
         try:
             call(self.fd, offset, length)
         except OSError as error:
-            if error.errno in _CANNOT or (also and error.errno in also):
+            if error.errno in CANNOT or (also and error.errno in also):
                 return False
             raise failed(error.errno or errno.EIO, offset=offset) from error
         return True
@@ -367,61 +364,6 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     _Call: TypeAlias = Callable[[int, int, int], None]
-
-
-class HostDeviceNode(FileNode):
-    """A block or character device of the host."""
-
-    driver = "host_device"
-    variable_length = True
-    can_report_status = False
-    wants_device = True
-    create_options = SIMPLE_OPTIONS
-
-    @classmethod
-    def create_image(cls, graph: BlockGraph, filename: str, values: Values) -> None:
-        """Take an existing device, as long as it is large enough."""
-        take_existing(graph, cls.driver, filename, values)
-
-    def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
-        # Discarded and zeroed blocks may be stale in the page cache: only without it.
-        if not self._direct or flags & WriteFlags.NO_FALLBACK or not self._can_zero:
-            raise NotSupported
-        self._can_zero = self._device_range(_BLKZEROOUT, offset, length)
-        if not self._can_zero:
-            raise NotSupported
-
-    def _discard(self, offset: int, length: int) -> None:
-        if self._can_punch:
-            self._can_punch = self._device_range(_BLKDISCARD, offset, length)
-        if not self._can_punch:
-            raise NotSupported
-
-    def _device_range(self, request: int, offset: int, length: int) -> bool:
-        from struct import pack
-
-        try:
-            fcntl.ioctl(self.fd, request, pack("=QQ", offset, length))
-        except OSError as error:
-            if error.errno in _CANNOT:
-                return False
-            raise failed(error.errno or errno.EIO, offset=offset) from error
-        return True
-
-    def _truncate(self, size: int, *, exact: bool, preallocation: str, flags: int) -> None:
-        if preallocation != Preallocation.OFF:
-            raise NotSupported(
-                f"Preallocation mode '{preallocation}' unsupported for this non-regular file"
-            )
-        present = self._length()
-        if size != present and exact:
-            raise NotSupported("Cannot resize device files")
-        if size > present:
-            raise BlockError("Cannot grow device files")
-
-    def has_zero_init(self) -> bool:
-        """A device holds what it held."""
-        return False
 
 
 def delete_file(node: FileNode) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from thinvirt.image.block.errors import BlockError, prefixed
 from thinvirt.image.block.flags import Open, Role
 from thinvirt.image.block.options import flatten, get_str
-from thinvirt.image.block.qemu_json import loads
 from thinvirt.image.block.registry import find_driver, find_protocol
 from thinvirt.image.block.schema import Option, OptionList, OptionType
 
@@ -147,6 +146,8 @@ def parse_json_name(filename: str) -> Options:
         BlockError: no JSON, or no object.
     """
     with prefixed("Could not parse the JSON options: "):
+        from thinvirt.image.block.qemu_json import loads
+
         value = loads(filename.removeprefix("json:"))
     if not isinstance(value, dict):
         raise BlockError("Invalid JSON object given")

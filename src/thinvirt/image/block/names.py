@@ -9,7 +9,6 @@ from __future__ import annotations
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import Open
 from thinvirt.image.block.options import qemu_order
-from thinvirt.image.block.qemu_json import dumps
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -148,6 +147,8 @@ def refresh_one(node: BlockNode) -> None:
 
 
 def _json_name(options: Options) -> str:
+    from thinvirt.image.block.qemu_json import dumps
+
     name = "json:" + dumps(options)
     return name if len(name) <= MAX_NAME else name[: MAX_NAME - 3] + "..."
 

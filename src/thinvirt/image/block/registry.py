@@ -17,7 +17,7 @@ _BLOCK = "thinvirt.image.block."
 # driver → module and class
 _DRIVERS: dict[str, tuple[str, str]] = {
     "file": (_BLOCK + "file", "FileNode"),
-    "host_device": (_BLOCK + "file", "HostDeviceNode"),
+    "host_device": (_BLOCK + "host_device", "HostDeviceNode"),
     "raw": (_BLOCK + "raw", "RawNode"),
     "qcow2": (_BLOCK + "qcow2", "Qcow2Node"),
     "luks": (_BLOCK + "luks", "LuksNode"),

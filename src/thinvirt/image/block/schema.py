@@ -95,6 +95,28 @@ class OptionList:
         return sorted(lines)
 
 
+class OptionsIn:
+    """An attribute of a driver's class: the options declared in another module.
+
+    That is imported when they are asked for, which opening an image does not.
+
+    Args:
+        module: its full name.
+        name: of the `OptionList` in it.
+    """
+
+    __slots__ = ("_module", "_name")
+
+    def __init__(self, module: str, name: str) -> None:
+        self._module = module
+        self._name = name
+
+    def __get__(self, node: object, owner: type) -> OptionList:
+        """Return the options."""
+        options: OptionList = getattr(__import__(self._module, fromlist=[self._name]), self._name)
+        return options
+
+
 class Values:
     """Values given for an `OptionList`; what was not given has its default, or the caller's."""
 

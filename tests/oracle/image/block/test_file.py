@@ -8,10 +8,10 @@ import pytest
 from tests.oracle.image.conftest import Qemu
 
 from thinvirt.image.block.errors import BlockError, DiskFull, NotSupported
-from thinvirt.image.block.file import HostDeviceNode
 from thinvirt.image.block.file_create import CREATE_OPTIONS, create_file, create_from_options
 from thinvirt.image.block.flags import Open, Status, WriteFlags
 from thinvirt.image.block.graph import BlockGraph
+from thinvirt.image.block.host_device import HostDeviceNode
 from thinvirt.image.block.root import Root
 from thinvirt.image.block.status import extents
 

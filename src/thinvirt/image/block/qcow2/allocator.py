@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from thinvirt.image.block.errors import BlockError, failed
+from thinvirt.image.block.qcow2.core import Freed
 from thinvirt.image.block.qcow2.guard import c_hex
 from thinvirt.image.block.qcow2.held import HeldClusters, tell_discard
 from thinvirt.image.block.qcow2.tables import RefcountCache, Table
@@ -24,27 +25,15 @@ from thinvirt.image.formats.qcow2.refcounts import (
     empty_refcounts,
     largest_refcount,
     pack_table,
-    unpack_table,
 )
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
-    from typing import Final
 
     from thinvirt.image.block.qcow2.core import Image
 
 MAX_CLUSTER_OFFSET = (1 << 56) - 1  # what an L2 entry can hold
-
-
-class Freed:
-    """Why clusters are freed: that decides whether the file below is told."""
-
-    NEVER: Final = 0
-    ALWAYS: Final = 1
-    REQUEST: Final = 2  # a guest's discard
-    SNAPSHOT: Final = 3
-    OTHER: Final = 4
 
 
 class _Again(Exception):
@@ -570,15 +559,3 @@ def refcount_blocks(
                 return table, blocks
             clusters += divide_up(table, 2)
             total, generous = 0, False
-
-
-def load_refcount_table(image: Image) -> array[int]:
-    """Return the refcount table that the header names.
-
-    Raises:
-        BlockError: it cannot be read.
-    """
-    header = image.header
-    length = header.refcount_table_clusters << header.cluster_bits
-    image.file.debug_event("reftable_load")
-    return unpack_table(image.file.read(header.refcount_table_offset, length))

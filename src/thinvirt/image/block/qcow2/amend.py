@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from thinvirt.image.block.errors import BlockError, NotSupported, with_reason
 from thinvirt.image.block.qcow2 import header as head
-from thinvirt.image.block.qcow2.allocator import Freed
-from thinvirt.image.block.qcow2.core import Unsettled
-from thinvirt.image.block.qcow2.guard import Structure, c_hex
+from thinvirt.image.block.qcow2.core import Freed, Structure, Unsettled
+from thinvirt.image.block.qcow2.guard import c_hex
 from thinvirt.image.block.qcow2.mapping import find_run
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.entries import (

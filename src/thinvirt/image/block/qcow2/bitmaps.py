@@ -12,9 +12,7 @@ from thinvirt.errors import CorruptImage
 from thinvirt.image.block.abilities import Bitmap
 from thinvirt.image.block.errors import BlockError, NotSupported, failed, prefixed, with_reason
 from thinvirt.image.block.qcow2 import header as head
-from thinvirt.image.block.qcow2.allocator import Freed
-from thinvirt.image.block.qcow2.core import Unsettled
-from thinvirt.image.block.qcow2.guard import Structure
+from thinvirt.image.block.qcow2.core import Freed, Structure, Unsettled
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.bitmaps import BitmapEntry
 from thinvirt.image.formats.qcow2.entries import OFFSET_MASK

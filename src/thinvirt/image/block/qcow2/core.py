@@ -11,7 +11,7 @@ from thinvirt.image.block.errors import BlockError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
-    from typing import Protocol
+    from typing import Final, Protocol
 
     from thinvirt.image.block.abilities import Bitmap
     from thinvirt.image.block.node import BlockNode, Buffer
@@ -186,6 +186,36 @@ if TYPE_CHECKING:
 
         def facts(self) -> list[Bitmap]:
             """Return the bitmaps."""
+
+
+class Structure:
+    """The kinds of metadata, as bits in the order they are looked at."""
+
+    HEADER: Final = 1 << 0
+    ACTIVE_L1: Final = 1 << 1
+    ACTIVE_L2: Final = 1 << 2
+    REFCOUNT_TABLE: Final = 1 << 3
+    REFCOUNT_BLOCK: Final = 1 << 4
+    SNAPSHOT_TABLE: Final = 1 << 5
+    INACTIVE_L1: Final = 1 << 6
+    INACTIVE_L2: Final = 1 << 7
+    BITMAP_DIRECTORY: Final = 1 << 8
+
+    # How much is looked at before a write: what `overlap-check` can be.
+    NOTHING: Final = 0
+    CONSTANT: Final = HEADER | ACTIVE_L1 | REFCOUNT_TABLE | SNAPSHOT_TABLE | BITMAP_DIRECTORY
+    CACHED: Final = CONSTANT | ACTIVE_L2 | REFCOUNT_BLOCK | INACTIVE_L1
+    ALL: Final = CACHED | INACTIVE_L2
+
+
+class Freed:
+    """Why clusters are freed: that decides whether the file below is told."""
+
+    NEVER: Final = 0
+    ALWAYS: Final = 1
+    REQUEST: Final = 2  # a guest's discard
+    SNAPSHOT: Final = 3
+    OTHER: Final = 4
 
 
 class Unsettled(BlockError):

@@ -24,7 +24,7 @@ class Plan:
     """What a new image shall be, checked.
 
     Args:
-        values: of `options.CREATE_OPTIONS`.
+        values: of `creation_options.CREATE_OPTIONS`.
 
     Raises:
         BlockError: it cannot be, in QEMU's words.
@@ -160,7 +160,7 @@ def create(graph: BlockGraph, filename: str, values: Values) -> None:
     Args:
         graph: what it is opened in meanwhile.
         filename: with protocol prefix, if any.
-        values: of `options.CREATE_OPTIONS`, and those of the protocol.
+        values: of `creation_options.CREATE_OPTIONS`, and those of the protocol.
 
     Raises:
         BlockError: not possible; nothing is left behind.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 
 from thinvirt.image.block.errors import BlockError, failed
+from thinvirt.image.block.qcow2.core import Structure
 from thinvirt.image.block.qcow2.header import BITMAPS, CORRUPT
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.entries import OFFSET_MASK, REFCOUNT_TABLE_OFFSET
@@ -13,29 +14,8 @@ from thinvirt.image.formats.qcow2.refcounts import unpack_table
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Final
 
     from thinvirt.image.block.qcow2.core import Image
-
-
-class Structure:
-    """The kinds of metadata, as bits in the order they are looked at."""
-
-    HEADER: Final = 1 << 0
-    ACTIVE_L1: Final = 1 << 1
-    ACTIVE_L2: Final = 1 << 2
-    REFCOUNT_TABLE: Final = 1 << 3
-    REFCOUNT_BLOCK: Final = 1 << 4
-    SNAPSHOT_TABLE: Final = 1 << 5
-    INACTIVE_L1: Final = 1 << 6
-    INACTIVE_L2: Final = 1 << 7
-    BITMAP_DIRECTORY: Final = 1 << 8
-
-    # How much is looked at before a write: what `overlap-check` can be.
-    NOTHING: Final = 0
-    CONSTANT: Final = HEADER | ACTIVE_L1 | REFCOUNT_TABLE | SNAPSHOT_TABLE | BITMAP_DIRECTORY
-    CACHED: Final = CONSTANT | ACTIVE_L2 | REFCOUNT_BLOCK | INACTIVE_L1
-    ALL: Final = CACHED | INACTIVE_L2
 
 
 _NAMES = {

@@ -9,15 +9,11 @@ from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_r
 from thinvirt.image.block.flags import SECTOR, Open, Role, Status, WriteFlags
 from thinvirt.image.block.node import Extent
 from thinvirt.image.block.qcow2 import header as head
-from thinvirt.image.block.qcow2.allocator import Freed, Refcounts, load_refcount_table
-from thinvirt.image.block.qcow2.guard import Guard, Structure
 from thinvirt.image.block.qcow2.mapping import find_run
 from thinvirt.image.block.qcow2.operations import Operations
-from thinvirt.image.block.qcow2.options import AMEND_OPTIONS, CREATE_OPTIONS, RunTime
-from thinvirt.image.block.qcow2.tables import L2Cache, RefcountCache
-from thinvirt.image.block.qcow2.writing import Writer
+from thinvirt.image.block.qcow2.options import RunTime
+from thinvirt.image.block.schema import OptionsIn
 from thinvirt.image.formats.qcow2.entries import SUBCLUSTERS, Kind, compressed_range
-from thinvirt.image.formats.qcow2.refcounts import unpack_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,9 +22,14 @@ if TYPE_CHECKING:
 
     from thinvirt.image.block.node import BlockNode, Buffer, Graph
     from thinvirt.image.block.options import Options
+    from thinvirt.image.block.qcow2.allocator import Refcounts
     from thinvirt.image.block.qcow2.bitmaps import BitmapSet
     from thinvirt.image.block.qcow2.core import TableLike
+    from thinvirt.image.block.qcow2.guard import Guard
+    from thinvirt.image.block.qcow2.tables import L2Cache
+    from thinvirt.image.block.qcow2.writing import Writer
 
+_CREATION = "thinvirt.image.block.qcow2.creation_options"
 _VERSION_3_ZERO_FLAGS = WriteFlags.MAY_UNMAP | WriteFlags.NO_FALLBACK
 
 
@@ -44,13 +45,14 @@ class Qcow2Node(Operations):
     refcounts: Refcounts
     l2_tables: L2Cache
     guard: Guard
+    writer: Writer
     bitmaps: BitmapSet | None
     driver = "qcow2"
     is_format = True
     supports_backing = True
     strong_options = ("encrypt.key-secret",)
-    create_options = CREATE_OPTIONS
-    amend_options = AMEND_OPTIONS
+    create_options = OptionsIn(_CREATION, "CREATE_OPTIONS")
+    amend_options = OptionsIn(_CREATION, "AMEND_OPTIONS")
     can_write_zeroes = True
     can_discard = True
     can_report_status = True
@@ -60,8 +62,6 @@ class Qcow2Node(Operations):
     def __init__(self, graph: Graph, options: Options, flags: int) -> None:
         super().__init__(graph, options, flags)
         self.header = head.ImageHeader()
-        self.l1 = unpack_table(b"")
-        self.writer = Writer(self)
         self.run_time: RunTime
         self.cipher = None
         self.cipher_by_host_offset = False
@@ -72,6 +72,7 @@ class Qcow2Node(Operations):
         self.snapshots_size = 0
         self.encryption_options = {}
         self.bitmaps = None
+        self._raw_tables = b"", b""
         self._data_file: BlockNode | None = None
         self._is_preallocated: bool | None = None
 
@@ -122,9 +123,17 @@ class Qcow2Node(Operations):
         header.read_fields(self.file, flags)
         header.virtual_size = header.virtual_size // SECTOR * SECTOR
         self._set_sizes()
-        self._read_l1()
+        l1 = self._read_table("read L1 table", header.l1_table_offset, header.l1_entries * 8)
         self.run_time = RunTime.of(options, self)
-        self._set_up_tables()
+        self.uses_lazy_refcounts = self.run_time.lazy_refcounts
+        length = header.refcount_table_clusters << header.cluster_bits
+        self.file.debug_event("reftable_load")
+        refcounts = self._read_table(
+            "initialize refcount handling", header.refcount_table_offset, length
+        )
+        self._raw_tables = l1, refcounts
+        if not flags & Open.NO_IO:
+            self._set_up_tables()
         outdated = header.read_extensions(self.file, self.graph.warn)
         self._open_data_file(options)
         self._set_up_cipher()
@@ -139,17 +148,34 @@ class Qcow2Node(Operations):
             self._read_snapshots()
         self._mend(outdated=outdated)
 
-    def _read_l1(self) -> None:
-        header = self.header
+    def _read_table(self, what: str, offset: int, length: int) -> bytes:
         try:
-            raw = self.file.read(header.l1_table_offset, header.l1_entries * 8)
+            return self.file.read(offset, length)
         except BlockError as error:
-            raise with_reason("Could not read L1 table", error.errno) from error
-        self.l1 = unpack_table(raw)
+            raise with_reason(f"Could not {what}", error.errno) from error
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name):
+            """Set up what works on the tables when it is first used: `info` never does."""
+            if name in ("guard", "l1", "l2_tables", "refcounts", "writer"):
+                self._set_up_tables()
+                return self.__dict__[name]
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     def _set_up_tables(self) -> None:
+        from thinvirt.image.block.qcow2.allocator import Refcounts
+        from thinvirt.image.block.qcow2.core import Structure
+        from thinvirt.image.block.qcow2.guard import Guard
+        from thinvirt.image.block.qcow2.tables import L2Cache, RefcountCache
+        from thinvirt.image.block.qcow2.writing import Writer
+        from thinvirt.image.formats.qcow2.refcounts import unpack_table
+
         run_time = self.run_time
-        self.uses_lazy_refcounts = run_time.lazy_refcounts
+        l1, refcount_table = self._raw_tables
+        self._raw_tables = b"", b""
+        self.l1 = unpack_table(l1)
+        self.writer = Writer(self)
         self.guard = Guard(self, run_time.overlap_check)
         self.l2_tables = L2Cache(
             self,
@@ -165,11 +191,7 @@ class Qcow2Node(Operations):
             load_event="refblock_load",
             write_event="refblock_update_part",
         )
-        try:
-            table = load_refcount_table(self)
-        except BlockError as error:
-            raise with_reason("Could not initialize refcount handling", error.errno) from error
-        self.refcounts = Refcounts(self, table, blocks)
+        self.refcounts = Refcounts(self, unpack_table(refcount_table), blocks)
         self.refcounts.passed_on = run_time.passed_on
         self.guard.reload()
 
@@ -377,6 +399,7 @@ class Qcow2Node(Operations):
         self._written(offset, length)
 
     def _discard(self, offset: int, length: int) -> None:
+        from thinvirt.image.block.qcow2.core import Freed
         from thinvirt.image.block.qcow2.zeroing import discard_clusters
 
         self._alive()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from thinvirt.image.block.qcow2.guard import c_hex
 from thinvirt.image.formats.qcow2.entries import (
     COMPRESSED,
     OFFSET_MASK,
@@ -41,7 +40,7 @@ def find_run(image: Image, offset: int, length: int) -> Run:
         return Kind.UNALLOCATED, length, 0
     if l2_offset & image.cluster_size - 1:
         raise image.guard.damaged(
-            f"L2 table offset {l2_offset:#x} unaligned (L1 index: {c_hex(l1_index)})"
+            f"L2 table offset {l2_offset:#x} unaligned (L1 index: {_hex(l1_index)})"
         )
     table = image.l2_tables.load(l2_offset)
     clusters = (in_cluster + length + image.cluster_size - 1) >> bits
@@ -51,9 +50,9 @@ def find_run(image: Image, offset: int, length: int) -> Run:
         kind, host, found = _standard_run(image, table, index, clusters)
     if kind == Kind.INVALID:
         raise image.guard.damaged(
-            f"Invalid cluster entry found  (L2 offset: {l2_offset:#x}, L2 index: {c_hex(found)})"
+            f"Invalid cluster entry found  (L2 offset: {l2_offset:#x}, L2 index: {_hex(found)})"
         )
-    place = f"(L2 offset: {l2_offset:#x}, L2 index: {c_hex(index)})"
+    place = f"(L2 offset: {l2_offset:#x}, L2 index: {_hex(index)})"
     _check(image, kind, host, place, offset)
     if kind in Kind.PLACED:
         host += in_cluster
@@ -75,8 +74,8 @@ def _check(image: Image, kind: int, host: int, place: str, offset: int) -> None:
         start = offset & -image.cluster_size
         if header.has_data_file and host != start:
             raise image.guard.damaged(
-                f"External data file host cluster offset {c_hex(host)} does not match guest "
-                f"cluster offset: {c_hex(start)}, {place.partition(', ')[2]}"
+                f"External data file host cluster offset {_hex(host)} does not match guest "
+                f"cluster offset: {_hex(start)}, {place.partition(', ')[2]}"
             )
 
 
@@ -142,3 +141,9 @@ def _extended_run(
         count += more
         at += 1
     return kind, host, count << image.subcluster_bits
+
+
+def _hex(number: int) -> str:
+    from thinvirt.image.block.qcow2.guard import c_hex  # only where something is damaged
+
+    return c_hex(number)

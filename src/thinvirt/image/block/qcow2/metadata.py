@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from thinvirt.image.block.qcow2 import header as head
 from thinvirt.image.block.qcow2.core import Image
-from thinvirt.image.block.qcow2.guard import Structure
 from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET
-from thinvirt.image.formats.qcow2.refcounts import pack_table
 
 
 class Metadata(Image):
@@ -49,6 +47,9 @@ class Metadata(Image):
 
     def write_l1_entry(self, index: int) -> None:
         """Write an L1 entry, and what must be written with it, durably."""
+        from thinvirt.image.block.qcow2.core import Structure
+        from thinvirt.image.formats.qcow2.refcounts import pack_table
+
         count = max(min(self.file.request_alignment, self.cluster_size) // 8, 1)
         first = index // count * count
         data = pack_table(self.l1[first : first + count]).ljust(count * 8, b"\0")

@@ -100,6 +100,8 @@ class Operations(
 
     def list_snapshots(self) -> Sequence[Snapshot]:
         """Return the snapshots."""
+        if not self.snapshots:
+            return ()
         from thinvirt.image.block.qcow2.snapshots import list_snapshots
 
         return list_snapshots(self)

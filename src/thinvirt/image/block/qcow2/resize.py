@@ -6,7 +6,7 @@ import errno
 
 from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_reason
 from thinvirt.image.block.flags import SECTOR, Preallocation, WriteFlags
-from thinvirt.image.block.qcow2.allocator import Freed
+from thinvirt.image.block.qcow2.core import Freed
 from thinvirt.image.block.qcow2.header import CRYPT_LUKS
 from thinvirt.image.block.qcow2.writing import Placement, Writer
 from thinvirt.image.block.qcow2.zeroing import discard_clusters, zero_range

@@ -7,9 +7,8 @@ import errno
 from thinvirt.errors import CorruptImage
 from thinvirt.image.block.abilities import Snapshot
 from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_reason
-from thinvirt.image.block.qcow2.allocator import Freed
-from thinvirt.image.block.qcow2.core import Unsettled
-from thinvirt.image.block.qcow2.guard import Structure, c_hex
+from thinvirt.image.block.qcow2.core import Freed, Structure, Unsettled
+from thinvirt.image.block.qcow2.guard import c_hex
 from thinvirt.image.block.qcow2.zeroing import Gathering
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.entries import (

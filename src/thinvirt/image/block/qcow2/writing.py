@@ -7,8 +7,7 @@ import errno
 from thinvirt.image.block.errors import BlockError, NotSupported, failed
 from thinvirt.image.block.flags import WriteFlags
 from thinvirt.image.block.qcow2 import codecs
-from thinvirt.image.block.qcow2.allocator import Freed
-from thinvirt.image.block.qcow2.core import Unsettled
+from thinvirt.image.block.qcow2.core import Freed, Unsettled
 from thinvirt.image.block.qcow2.guard import c_hex
 from thinvirt.image.block.status import status_above
 from thinvirt.image.formats.qcow2 import limits

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinvirt.image.block.errors import NotSupported
 from thinvirt.image.block.flags import WriteFlags
-from thinvirt.image.block.qcow2.allocator import Freed
+from thinvirt.image.block.qcow2.core import Freed
 from thinvirt.image.block.qcow2.mapping import find_run
 from thinvirt.image.block.status import status_above
 from thinvirt.image.formats.qcow2.entries import (

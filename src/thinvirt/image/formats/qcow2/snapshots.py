@@ -1,30 +1,45 @@
 """Entries of the snapshot table (qcow2 spec, "Snapshots")."""
 
-from dataclasses import astuple, dataclass
+from __future__ import annotations
+
 from struct import Struct
-from typing import ClassVar, Self
 
 from thinvirt.errors import CorruptImage
 
+TYPE_CHECKING = False  # dataclasses would cost more than all of `thin-img info`
+if TYPE_CHECKING:
+    from typing import ClassVar, Self
 
-@dataclass(frozen=True, slots=True)
+
 class SnapshotHeader:
     """The fixed part of an entry; extra data, id and name follow it.
 
     Offsets are bytes of the image file; the guest clock is in nanoseconds.
     """
 
-    LAYOUT: ClassVar = Struct(">QIHHIIQII")  # 40 bytes
+    LAYOUT: ClassVar[Struct] = Struct(">QIHHIIQII")  # 40 bytes
 
-    l1_table_offset: int
-    l1_entries: int
-    id_size: int
-    name_size: int
-    date_s: int
-    date_ns: int
-    vm_clock_ns: int
-    vm_state_size: int
-    extra_data_size: int
+    def __init__(  # noqa: PLR0917 - in the order of the file, as `unpack` has them
+        self,
+        l1_table_offset: int,
+        l1_entries: int,
+        id_size: int,
+        name_size: int,
+        date_s: int,
+        date_ns: int,
+        vm_clock_ns: int,
+        vm_state_size: int,
+        extra_data_size: int,
+    ) -> None:
+        self.l1_table_offset = l1_table_offset
+        self.l1_entries = l1_entries
+        self.id_size = id_size
+        self.name_size = name_size
+        self.date_s = date_s
+        self.date_ns = date_ns
+        self.vm_clock_ns = vm_clock_ns
+        self.vm_state_size = vm_state_size
+        self.extra_data_size = extra_data_size
 
     @classmethod
     def unpack(cls, raw: bytes, *, at: int) -> Self:
@@ -38,10 +53,6 @@ class SnapshotHeader:
                 f"a snapshot table entry needs {cls.LAYOUT.size} bytes, found {len(raw)}", offset=at
             )
         return cls(*cls.LAYOUT.unpack_from(raw))
-
-    def pack(self) -> bytes:
-        """Return the fixed part's bytes."""
-        return bytes(self.LAYOUT.pack(*astuple(self)))
 
     @property
     def entry_size(self) -> int:
@@ -82,7 +93,7 @@ class SnapshotEntry:
     @classmethod
     def unpack(
         cls, header: SnapshotHeader, extra: bytes, id_bytes: bytes, name: bytes
-    ) -> "SnapshotEntry":
+    ) -> SnapshotEntry:
         """Return the entry that the parts of one mean."""
         entry = cls(
             id_bytes, name, l1_table_offset=header.l1_table_offset, l1_entries=header.l1_entries
@@ -113,7 +124,7 @@ class SnapshotEntry:
         own_size = disk_size if self.disk_size is None else self.disk_size
         count = _NO_COUNT if self.icount is None else self.icount
         extra = _EXTRA.pack(self.vm_state_size, own_size, count) + self.extra[_EXTRA.size :]
-        header = SnapshotHeader(
+        header = SnapshotHeader.LAYOUT.pack(
             self.l1_table_offset,
             self.l1_entries,
             len(self.id_bytes),
@@ -124,4 +135,4 @@ class SnapshotEntry:
             self.vm_state_size if self.vm_state_size <= 0xFFFFFFFF else 0,
             len(extra),
         )
-        return header.pack() + extra + self.id_bytes + self.name
+        return header + extra + self.id_bytes + self.name
