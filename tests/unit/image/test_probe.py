@@ -32,7 +32,7 @@ def zip_bytes() -> bytes:
         (b"QFI\xfb\0\0\0\1" + bytes(64), "qcow"),
         (b"QFI\xfb\0\0\0\2" + bytes(64), "qcow2"),
         (b"QFI\xfb\0\0\0\x63" + bytes(64), "qcow2"),
-        (b"QFI\xfb", "qcow2"),
+        (b"QFI\xfb", "raw"),  # no version, as QEMU reads it: none of its formats
         (b"KDMV" + bytes(100), "vmdk"),
         (b"# Disk DescriptorFile\nversion=1\n", "vmdk"),
         (b"\n# a comment\n\nversion=1\nCID=0\n", "vmdk"),

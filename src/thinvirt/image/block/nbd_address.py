@@ -61,7 +61,8 @@ class Address:
                 f"UNIX socket path '{self.path}' is too long",
                 qemu_hint="Path must be less than 108 bytes\n",
             )
-        return _connected(connection, self.path, self._place())
+        # No name is, for QEMU, one of zeroes: nobody listens there.
+        return _connected(connection, self.path or b"\0" * 108, self._place())
 
     def _adopt(self) -> socket:
         import socket as sockets

@@ -385,7 +385,7 @@ class BlockNode(Parent):
         Raises:
             NotSupported: a protocol that cannot tell.
         """
-        if self.is_protocol and not self.is_filter:
+        if self.is_protocol:
             raise NotSupported
         return sum(
             child.node.allocated_size()

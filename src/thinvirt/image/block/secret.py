@@ -58,7 +58,8 @@ def _read(name: str) -> bytes:
             secret = stream.read(MAX_SECRET + 1)
     except OSError as error:
         number = error.errno or errno.EIO
-        raise with_reason(f"Unable to read {name}: Failed to open file “{name}”", number) from error
+        what = "Error reading" if number == errno.EISDIR else "Failed to open"
+        raise with_reason(f"Unable to read {name}: {what} file “{name}”", number) from error
     except ValueError as error:  # a name with a NUL in it
         raise BlockError(f"Unable to read {name}: {os.strerror(errno.EINVAL)}") from error
     if len(secret) > MAX_SECRET:

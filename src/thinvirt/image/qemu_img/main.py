@@ -10,7 +10,7 @@ import sys
 from thinvirt.image.block.errors import BlockError, ForeignDriver
 from thinvirt.image.qemu_img.commandline import complain
 from thinvirt.image.qemu_img.getopt import Getopt, GetoptError
-from thinvirt.image.qemu_img.report import Exit, console, program_name
+from thinvirt.image.qemu_img.report import Exit, OutputFailed, console, program_name
 from thinvirt.image.qemu_img.table import COMMANDS, OPTIONS, command_module
 
 TYPE_CHECKING = False
@@ -44,11 +44,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except MemoryError:
         console.error("out of memory")
         status = 1
-    except OSError as error:
-        if error.errno is None:
-            raise
+    except OutputFailed as error:
         console.drop()
-        console.error(f"Could not write the output: {error.strerror}")
+        console.error(f"Could not write the output: {error.reason}")
         status = 1
     return status
 

@@ -27,6 +27,14 @@ class Exit(Exception):
         self.status = status
 
 
+class OutputFailed(Exception):
+    """Standard output or error cannot be written; `reason` says why."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
 class Console:
     """Standard output and error of one run.
 
@@ -56,7 +64,7 @@ class Console:
         """Hand on what was written.
 
         Raises:
-            OSError: it cannot be; a reader that went away is no error, as with qemu-img.
+            OutputFailed: it cannot be; a reader that went away is no error, as with qemu-img.
         """
         text = "".join(self._parts)
         self._parts.clear()
@@ -89,7 +97,10 @@ class Console:
     def message(self, text: str) -> None:
         """Write to standard error, after the output so far; `text` has its newlines."""
         self._spill()
-        _write_all(2, text.encode(errors="surrogateescape"))
+        try:
+            _write_all(2, text.encode(errors="surrogateescape"))
+        except OutputFailed:
+            return  # there is nowhere left to say so
 
     def error(self, text: str) -> None:
         """Print an error message."""
@@ -148,6 +159,8 @@ def _write_all(fd: int, raw: bytes) -> None:
             data = data[os.write(fd, data) :]
     except BrokenPipeError:
         return
+    except OSError as error:
+        raise OutputFailed(error.strerror or str(error)) from error
 
 
 console = Console()
