@@ -68,8 +68,14 @@ class RequestFailed(BlockError):
 class NotSupported(BlockError):
     """The node cannot do this, or not quickly; callers fall back."""
 
-    def __init__(self, message: str = os.strerror(errno.ENOTSUP), *, hint: str = "") -> None:
-        super().__init__(message, number=errno.ENOTSUP, hint=hint)
+    def __init__(
+        self,
+        message: str = os.strerror(errno.ENOTSUP),
+        *,
+        hint: str = "",
+        qemu_hint: str = "",
+    ) -> None:
+        super().__init__(message, number=errno.ENOTSUP, hint=hint, qemu_hint=qemu_hint)
 
 
 class DiskFull(RequestFailed, NoSpace):

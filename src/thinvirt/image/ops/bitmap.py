@@ -66,7 +66,7 @@ def check_copyable(node: BlockNode, *, skip_broken: bool) -> None:
     holder = bitmap_holder(node)
     if holder is None:
         raise BlockError("Source lacks bitmap support")
-    for bitmap in holder.list_bitmaps():
+    for bitmap in reversed(holder.list_bitmaps()):
         if bitmap.inconsistent and not skip_broken:
             raise BlockError(f"Cannot copy inconsistent bitmap '{bitmap.name}'")
 
@@ -79,7 +79,8 @@ def copy_bitmaps(source: BlockNode, target: BlockNode, warn: Callable[[str], Non
     """
     assert isinstance(source, BitmapHolder)
     assert isinstance(target, BitmapHolder)
-    for bitmap in source.list_bitmaps():
+    # The last first, as QEMU goes through them, which also keeps their order in the directory.
+    for bitmap in reversed(source.list_bitmaps()):
         name = bitmap.name
         if bitmap.inconsistent:
             warn(f"Skipping inconsistent bitmap '{name}'")

@@ -406,7 +406,9 @@ class BitmapSet:
         bitmap = StoredBitmap(name, granularity.bit_length() - 1)
         bitmap.enabled = enabled
         bitmap.bits = bytearray(_bytes_needed(image.header.virtual_size, granularity))
-        self.bitmaps.append(bitmap)
+        # QEMU stores those that are new with the newest first, after those it found there.
+        found = sum(other.table_offset != 0 for other in self.bitmaps)
+        self.bitmaps.insert(found, bitmap)
         self._is_changed = True
 
     def _check_new(self, name: str, granularity: int) -> None:
@@ -490,7 +492,7 @@ class BitmapSet:
             try:
                 self._usable(bitmap.name)
             except BlockError as error:
-                raise NotSupported(error.message) from error
+                raise NotSupported(error.message, qemu_hint=error.qemu_hint) from error
 
     def facts(self) -> list[Bitmap]:
         """Return the bitmaps as others see them."""
