@@ -8,14 +8,33 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Final, TypeAlias
 
     from thinvirt.image.block.graph import BlockGraph
-    from thinvirt.image.block.node import BlockNode
+    from thinvirt.image.block.node import BlockNode, Buffer
     from thinvirt.image.block.schema import OptionList, Values
+
+    # (bytes, flags of `Status`, host offset, node of the host offset)
+    StatusRun: TypeAlias = tuple[int, int, int, BlockNode | None]
 
     # told how much is done of how much, in any unit; may raise to cancel
     Watcher = Callable[[int, int], None]
+
+
+class StatusRuns:
+    """A driver that can tell the status of a long range faster than piece by piece."""
+
+    def status_runs(self, start: int, end: int, *, want_zero: bool) -> Iterator[StatusRun] | None:
+        """Return an iterator over the status of a range within the image, in order.
+
+        Its pieces say together what `BlockNode.status` would, call by call; where one ends and the
+        next begins may differ. None: not of this image.
+
+        Raises:
+            BlockError: while it is iterated, as `BlockNode.status`.
+        """
+        raise NotImplementedError
 
 
 class Creatable:
@@ -185,6 +204,11 @@ class Snapshot:
 class Snapshotable:
     """A format that keeps internal snapshots."""
 
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether this very image can have any."""
+        return True
+
     def list_snapshots(self) -> Sequence[Snapshot]:
         """Return them in the order of the image's table."""
         raise NotImplementedError
@@ -285,5 +309,43 @@ class BitmapHolder:
 
         Raises:
             BlockError: either is not there or inconsistent, or the sizes differ.
+        """
+        raise NotImplementedError
+
+
+class Effort:
+    """How hard to try for a small image."""
+
+    FAST: Final = "fast"  # the quickest library there is; with zstd, QEMU's level
+    SMALL: Final = "small"  # no larger than QEMU makes it, and slower than `FAST`
+    QEMU: Final = (
+        "qemu"  # the interpreter's zlib at QEMU's level: most often byte for byte the same
+    )
+
+    ALL: Final = (FAST, SMALL, QEMU)
+
+
+class ClusterPacker:
+    """A driver whose compressed clusters can be made beforehand, and in other threads."""
+
+    def pack_cluster(self, data: Buffer, effort: str) -> bytes | None:
+        """Return a cluster's data compressed, None if that would save nothing.
+
+        Several threads may call this at a time; it touches nothing of the image.
+
+        Args:
+            data: one cluster, or the part of it that the image still has.
+            effort: of `Effort`.
+
+        Raises:
+            NotSupported: a library is missing.
+        """
+        raise NotImplementedError
+
+    def write_packed(self, offset: int, data: Buffer, packed: bytes | None) -> None:
+        """Store what `pack_cluster` returned for `data`; None stores it as it is.
+
+        Raises:
+            BlockError: as `BlockNode.write_compressed`.
         """
         raise NotImplementedError

@@ -100,7 +100,7 @@ class FileNode(BaseNode, Creatable):
         locking = parse_choice(values.text("locking") or "auto", ("auto", "on", "off"))
         manager = values.text("pr-manager")
         if manager is not None:
-            raise BlockError(f"No object with id '{manager}'", number=errno.ENOENT)
+            raise BlockError(f"No persistent reservation manager with id '{manager}'")
         self._mode = self._open_mode(self.open_flags, has_writers=False)
         self.fd = open_host_file(name, self._mode)
         try:
@@ -149,7 +149,11 @@ class FileNode(BaseNode, Creatable):
             os.close(fd)  # and with it its locks
 
     def _length(self) -> int:
-        return os.lseek(self.fd, 0, os.SEEK_END)
+        try:
+            return os.lseek(self.fd, 0, os.SEEK_END)
+        except OSError as error:  # some files of /proc have no end
+            number = error.errno or errno.EIO
+            raise with_reason("Could not refresh total sector count", number) from error
 
     def _refresh_limits(self) -> None:
         if self._direct:

@@ -139,8 +139,9 @@ def create_file(
         resize_file(fd, 0, Preallocation.OFF)
         if nocow:
             _set_nocow(fd)
-        if not _set_extent_hint(fd, extent_size_hint) and extent_size_hint and warn is not None:
-            warn("warning: Failed to set extent size hint: " + os.strerror(errno.ENOTTY))
+        number = _set_extent_hint(fd, extent_size_hint)
+        if number and extent_size_hint and warn is not None:
+            warn("warning: Failed to set extent size hint: " + os.strerror(number))
         resize_file(fd, size, preallocation)
     finally:
         os.close(fd)
@@ -154,7 +155,8 @@ def _set_nocow(fd: int) -> None:
         pass  # other file systems do not have it, and it only makes things faster
 
 
-def _set_extent_hint(fd: int, size: int | None) -> bool:
+def _set_extent_hint(fd: int, size: int | None) -> int:
+    """Set XFS's hint; return 0, or the errno that says why not."""
     from struct import pack_into, unpack_from
 
     try:
@@ -164,9 +166,9 @@ def _set_extent_hint(fd: int, size: int | None) -> bool:
             "=II", attributes, 0, flags | _EXTSIZE, _DEFAULT_EXTENT_HINT if size is None else size
         )
         fcntl.ioctl(fd, _SETXATTR, bytes(attributes))
-    except OSError:
-        return False
-    return True
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
 
 
 def resize_file(fd: int, size: int, preallocation: str) -> None:

@@ -79,6 +79,8 @@ def apply_snapshot(node: BlockNode, name: str) -> None:
         raise NotSupported("Block driver does not support snapshots") from error
     if isinstance(holder, BitmapHolder) and holder.list_bitmaps():
         raise BlockError("Device has active dirty bitmaps", number=errno.EBUSY)
+    if not holder.keeps_snapshots:
+        raise with_reason("Failed to load snapshot", errno.ENOTSUP)
     snapshots = holder.list_snapshots()
     found = _find(snapshots, id=name) or _find(snapshots, name=name)
     if found is None:

@@ -22,6 +22,7 @@ QEMU_VERSION = "7.2.22"  # whose behaviour this is
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line, the program's name first, and return the exit status."""
+    _keep_standard_descriptors()
     words = list(sys.argv if argv is None else argv)
     console.program = program_name(words[0])
     console.has_failed = False
@@ -49,6 +50,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         console.error(f"Could not write the output: {error.reason}")
         status = 1
     return status
+
+
+def _keep_standard_descriptors() -> None:
+    """Let no image have the number of a standard descriptor that was closed: output would go there."""
+    import os
+
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY)  # writing to it fails as to a closed one
 
 
 def program() -> None:

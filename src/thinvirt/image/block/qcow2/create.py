@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from thinvirt.image.block.errors import BlockError, prefixed, with_reason
+from thinvirt.image.block.errors import BlockError, ForeignDriver, prefixed, with_reason
 from thinvirt.image.block.flags import SECTOR, Open, Permission, Preallocation
 from thinvirt.image.block.new_file import create_file, remove_file
 from thinvirt.image.block.qcow2 import header as head
 from thinvirt.image.block.qcow2.core import Image
+from thinvirt.image.block.registry import find_driver
 from thinvirt.image.formats.qcow2 import limits
 
 TYPE_CHECKING = False
@@ -33,6 +34,7 @@ class Plan:
     def __init__(self, values: Values) -> None:
         self.size = -(-values.size("size") // SECTOR) * SECTOR
         self.version = self._choice(values, "compat", _COMPAT, 3)
+        self._check_driver(values)
         self.extended_l2 = values.flag("extended_l2")
         self.cluster_size = values.size("cluster_size")
         self.preallocation = self._preallocation(values)
@@ -58,6 +60,16 @@ class Plan:
             key = {"compat": "version", "compression_type": "compression-type"}[name]
             raise BlockError(f"Parameter '{key}' does not accept value '{text}'")
         return allowed[text]
+
+    @staticmethod
+    def _check_driver(values: Values) -> None:
+        name = values.text("backing_fmt")
+        try:
+            if name is None or find_driver(name) is not None:
+                return
+        except ForeignDriver:
+            return  # only QEMU's own program can open it
+        raise BlockError(f"Parameter 'backing-fmt' does not accept value '{name}'")
 
     @staticmethod
     def _preallocation(values: Values) -> str:
@@ -170,7 +182,7 @@ def create(graph: BlockGraph, filename: str, values: Values) -> None:
     try:
         made.append(create_file(graph, filename, values))
         data_file = values.text("data_file")
-        if data_file:
+        if data_file is not None:
             made.append(create_file(graph, data_file, values))
         plan = Plan(values)
         plan.encryption = encryption
@@ -208,7 +220,7 @@ def create_in(graph: BlockGraph, plan: Plan, file: Root, data_file: Root | None 
         assert isinstance(image, Image)
         _lay_out(image, plan, data_file)
         with prefixed("Could not resize image: "):
-            image.truncate(plan.size, preallocation=plan.preallocation)
+            image.truncate(_as_signed(plan.size), preallocation=plan.preallocation)
         if plan.backing is not None:
             _name_backing(image, plan)
         if plan.encryption is not None:
@@ -229,6 +241,11 @@ def _write_first(plan: Plan, file: Root) -> None:
         node.write(size, (2 * size).to_bytes(8, "big").ljust(2 * size, b"\0"))
     except BlockError as error:
         raise with_reason("Could not write refcount table", error.errno) from error
+
+
+def _as_signed(size: int) -> int:
+    """Return what QEMU's signed 64 bits make of a size: 2^63 and more are negative."""
+    return size - (1 << 64) if size >> 63 else size
 
 
 def _lay_out(image: Image, plan: Plan, data_file: Root | None) -> None:

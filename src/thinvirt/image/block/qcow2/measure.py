@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from thinvirt.image.block.abilities import BitmapHolder, Measure
-from thinvirt.image.block.errors import BlockError
+from thinvirt.image.block.errors import BlockError, with_reason
 from thinvirt.image.block.flags import Preallocation, Status
 from thinvirt.image.block.qcow2.allocator import refcount_blocks
 from thinvirt.image.block.qcow2.create import check_cluster_size
@@ -42,7 +42,10 @@ def measure(values: Values, source: BlockNode | None) -> Measure:
     if source is not None:
         size = align_up(source.size, unit)
         has_backing = values.text("backing_file") is not None
-        needed = size if has_backing else _data_bytes(source, unit)
+        try:
+            needed = size if has_backing else _data_bytes(source, unit)
+        except BlockError as error:
+            raise with_reason("Unable to get block status", error.errno) from error
     if mode in (Preallocation.FULL, Preallocation.FALLOC):
         needed = size
     full = _full_size(size, unit, bits.bit_length() - 1, entry)

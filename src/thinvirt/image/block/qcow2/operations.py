@@ -9,6 +9,7 @@ from thinvirt.image.block.abilities import (
     BackingChangeable,
     BitmapHolder,
     Checkable,
+    ClusterPacker,
     Creatable,
     Measurable,
     Snapshotable,
@@ -36,6 +37,7 @@ class Operations(
     BackingChangeable,
     Snapshotable,
     BitmapHolder,
+    ClusterPacker,
 ):
     """An image that can do what `abilities` describes."""
 
@@ -97,6 +99,11 @@ class Operations(
 
         self._alive()
         make_empty(self)
+
+    @property
+    def keeps_snapshots(self) -> bool:
+        """Whether the content is in the image: that of a data file changes behind its back."""
+        return not self.header.has_data_file
 
     def list_snapshots(self) -> Sequence[Snapshot]:
         """Return the snapshots."""

@@ -81,6 +81,8 @@ class RunTime:
 
     def __init__(self, values: Values, image: Image) -> None:
         self.l2_tables, self.refcount_blocks = _cache_sizes(values, image)
+        if values.size("cache-clean-interval") >= 1 << 32:
+            raise BlockError("Cache clean interval too big")
         header = image.header
         self.lazy_refcounts = values.flag(
             "lazy-refcounts", default=bool(header.compatible_features & head.LAZY_REFCOUNTS)
