@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-
-from thinvirt.image.block.errors import BlockError, failed
+from thinvirt.image.block.errors import BlockError, VerifyFailed, failed
 from thinvirt.image.block.filter import FilterNode
 from thinvirt.image.block.flags import Role, Status
 from thinvirt.image.block.node import BlockNode, Extent
@@ -64,10 +62,8 @@ class BlkverifyNode(FilterNode):
         expected = self.file.read(offset, length)
         if data != expected:
             at = offset + next(i for i in range(length) if data[i] != expected[i])
-            raise BlockError(
-                f"blkverify: read offset={offset} bytes={length} contents mismatch at offset {at}",
-                number=errno.EIO,
-                offset=at,
+            raise VerifyFailed(
+                f"blkverify: read offset={offset} bytes={length} contents mismatch at offset {at}"
             )
         return data
 
@@ -80,10 +76,9 @@ class BlkverifyNode(FilterNode):
             except BlockError as error:
                 results.append(error.errno)
         if results[0] != results[1]:
-            raise BlockError(
+            raise VerifyFailed(
                 f"blkverify: write offset={offset} bytes={len(data)} return value mismatch "
-                f"{-results[0]} != {-results[1]}",
-                number=errno.EIO,
+                f"{-results[0]} != {-results[1]}"
             )
         if results[0]:
             raise failed(results[0], offset=offset)

@@ -115,6 +115,12 @@ class ImageLocked(BlockError, Busy):
         self.holders = tuple(holders)
 
 
+class VerifyFailed(ImageError):
+    """Two children that must be alike are not: no `BlockError`, since nobody may go on."""
+
+    kind = "image-verify"
+
+
 class ForeignDriver(BlockError):
     """QEMU has a driver for this and we have not; an installed qemu-img can do it."""
 

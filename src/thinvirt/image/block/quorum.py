@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 
 from thinvirt.image.block.base import BaseNode
-from thinvirt.image.block.errors import BlockError, failed
+from thinvirt.image.block.errors import BlockError, VerifyFailed, failed
 from thinvirt.image.block.flags import Permission, Role, Status, WriteFlags
 from thinvirt.image.block.node import BlockNode, Extent
 from thinvirt.image.block.options import qemu_order
@@ -133,10 +133,8 @@ class QuorumNode(BaseNode):
         if self._verify:
             one, other = votes
             at = offset + next(i for i in range(len(one)) if one[i] != other[i])
-            raise BlockError(
-                f"quorum: offset={offset} bytes={len(one)} contents mismatch at offset {at}",
-                number=errno.EIO,
-                offset=at,
+            raise VerifyFailed(
+                f"quorum: offset={offset} bytes={len(one)} contents mismatch at offset {at}"
             )
         winner = max(reversed(votes), key=lambda data: len(votes[data]))
         if len(votes[winner]) < self._threshold:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 
-from thinvirt.image.block.errors import BlockError, ForeignDriver
+from thinvirt.image.block.errors import BlockError, ForeignDriver, VerifyFailed
 from thinvirt.image.qemu_img.commandline import complain
 from thinvirt.image.qemu_img.getopt import Getopt, GetoptError
 from thinvirt.image.qemu_img.report import Exit, OutputFailed, console, program_name
@@ -35,6 +35,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status = hand_over(words[1:], error)
     except BlockError as error:
         console.block_error(error)
+        status = 1
+    except VerifyFailed as error:
+        console.message(f"{error.message}\n")
         status = 1
     except KeyboardInterrupt:
         console.message("\n")

@@ -34,3 +34,9 @@ qemu-img compare q0 c0
 cmp q0 q1
 qemu-img resize --image-opts $all,vote-threshold=2 2M
 qemu-img create -f quorum x 1M
+
+echo '== stop at the first difference'
+pair=driver=quorum,children.0.driver=raw,children.0.file.filename=c0,children.1.driver=raw,children.1.file.filename=c1
+qemu-img convert -O raw --image-opts $pair,vote-threshold=2,blkverify=on out.raw
+qemu-img compare --image-opts driver=raw,file.filename=c0 $pair,vote-threshold=2,blkverify=on
+qemu-img convert -O raw blkverify:c0:c1 out.raw 2>&1 | sed 's/read.*bytes=[0-9]*//' # how much is read at once is open
