@@ -1,6 +1,7 @@
 """Where the command begins: with what a Ctrl-C does while the rest is being loaded."""
 
 import signal
+import sys
 
 
 def main() -> int:
@@ -12,6 +13,11 @@ def main() -> int:
     handler = signal.getsignal(signal.SIGINT)
     if handler is signal.default_int_handler:  # not where a shell has it ignored
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+    if sys.argv[1:2] == ["image"]:  # started by the hundred: without all that verbs need
+        from thinvirt.cli.image import run_words
+
+        signal.signal(signal.SIGINT, handler)
+        return run_words(sys.argv[2:])
     from thinvirt.cli import main as command
 
     signal.signal(signal.SIGINT, handler)

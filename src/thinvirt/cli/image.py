@@ -1,16 +1,22 @@
 """``thinvirt image``: the drop-in for qemu-img, its command line untouched."""
 
-import argparse
+from __future__ import annotations
 
 from thinvirt.image.qemu_img.table import COMMANDS
+
+TYPE_CHECKING = False  # argparse and typing cost more than most commands of the drop-in
+if TYPE_CHECKING:
+    import argparse
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Declare that everything belongs to the drop-in (for help and completion)."""
+    from argparse import REMAINDER
+
     parser.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=", ".join(COMMANDS))
     parser.add_argument(
         "rest",
-        nargs=argparse.REMAINDER,
+        nargs=REMAINDER,
         metavar="…",
         help="as for qemu-img: thinvirt image --help, docs/reference/qemu-img.md",
     )

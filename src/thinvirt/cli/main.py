@@ -9,9 +9,10 @@ from typing import NoReturn, Protocol
 
 from thinvirt import __version__
 from thinvirt.cli.verbs import VERBS, Verb
-from thinvirt.errors import INTERRUPTED_STATUS, ThinvirtError, UsageError
+from thinvirt.errors import INTERRUPTED_STATUS, ProgramMissing, ThinvirtError, UsageError
 
 PROGRAM = "thinvirt"
+_EXTRAS = {"pycdlib": "vm", "rich": "vm", "urllib3": "vm"}  # package → extra of pyproject.toml
 
 
 class VerbModule(Protocol):
@@ -135,6 +136,10 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"\n{PROGRAM}: interrupted", file=sys.stderr)
         return INTERRUPTED_STATUS
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] not in _EXTRAS:
+            raise
+        return _fail(_without_extra(error.name.partition(".")[0]), words)
     except BrokenPipeError:
         # The reader went away (`thinvirt ls | head`): nothing to tell, and nobody to tell it to.
         _drop_output()
@@ -145,6 +150,14 @@ def main(argv: list[str] | None = None) -> int:
         _drop_output()
         return _fail(_explained(error), words)
     return status
+
+
+def _without_extra(package: str) -> ThinvirtError:
+    """Return the error of a command that needs more than was installed."""
+    return ProgramMissing(
+        f"this command needs the Python package {package}, which is not installed",
+        hint=f"pip install 'thinvirt[{_EXTRAS[package]}]'",
+    )
 
 
 def _prepare_streams() -> None:

@@ -21,7 +21,6 @@ from thinvirt.image.block.flags import (
 )
 from thinvirt.image.block.node import BlockNode, Child, Extent, Graph
 from thinvirt.image.block.permissions import default_permissions
-from thinvirt.image.block.status import is_allocated, node_status
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,6 +81,8 @@ class BaseNode(BlockNode):
 
     def read_and_copy(self, offset: int, length: int) -> bytes:
         """Return bytes, and store here those that came from the backing file."""
+        from thinvirt.image.block.status import is_allocated
+
         _check_request(offset, length)
         unit = max(self.cluster_size, self.request_alignment)
         start = offset // unit * unit
@@ -245,6 +246,8 @@ class BaseNode(BlockNode):
 
     def status(self, offset: int, length: int, *, want_zero: bool = True) -> Extent:
         """Return what is known of the beginning of a range."""
+        from thinvirt.image.block.status import node_status
+
         return node_status(self, offset, length, want_zero=want_zero)
 
     def flush(self) -> None:
