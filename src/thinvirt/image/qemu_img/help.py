@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from thinvirt.image.qemu_img.getopt import Command, Option
 
-_OWN_FORMATS = ("luks", "qcow2", "raw")
 _COLUMN = 34
 
 
@@ -20,7 +19,7 @@ def show_help() -> NoReturn:
     Raises:
         Exit: always, with status 0.
     """
-    from thinvirt.image.block.registry import FOREIGN_FORMATS
+    from thinvirt.image.block.registry import FOREIGN_FORMATS, driver_names
     from thinvirt.image.qemu_img.table import COMMANDS, OPTIONS, command_module
 
     program = console.program
@@ -36,7 +35,8 @@ def show_help() -> NoReturn:
         for option in command.options:
             console.line(_option_line(option))
     console.line(_VALUES)
-    console.line(f"Supported formats: {' '.join(_OWN_FORMATS)}")
+    # Scripts look here for what they need: the protocols and filters count.
+    console.line(f"Supported formats: {' '.join(driver_names())}")
     console.line(f"Handed to an installed qemu-img: {' '.join(sorted(FOREIGN_FORMATS))}")
     raise Exit(0)
 

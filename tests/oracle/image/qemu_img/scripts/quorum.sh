@@ -40,3 +40,4 @@ pair=driver=quorum,children.0.driver=raw,children.0.file.filename=c0,children.1.
 qemu-img convert -O raw --image-opts $pair,vote-threshold=2,blkverify=on out.raw
 qemu-img compare --image-opts driver=raw,file.filename=c0 $pair,vote-threshold=2,blkverify=on
 qemu-img convert -O raw blkverify:c0:c1 out.raw 2>&1 | sed 's/read.*bytes=[0-9]*//' # how much is read at once is open
+qemu-img --help | grep -o 'Supported formats: .*' | grep -o -w quorum
