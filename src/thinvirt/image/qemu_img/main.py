@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _keep_standard_descriptors() -> None:
-    """Let no image have the number of a standard descriptor that was closed: output would go there."""
+    """Open what was closed of the standard descriptors: an image must not get their output."""
     import os
 
     for fd in range(3):
@@ -111,9 +111,9 @@ def _help() -> None:
 
 
 def _version() -> None:
-    from importlib.metadata import version
+    from thinvirt import __version__
 
-    console.line(f"qemu-img version {QEMU_VERSION} (thinvirt {version('thinvirt')})")
+    console.line(f"qemu-img version {QEMU_VERSION} (thinvirt {__version__})")
     console.line(
         "Copyright (c) the thinvirt authors, Apache License 2.0; this is not QEMU's program"
     )
