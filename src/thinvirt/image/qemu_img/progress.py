@@ -26,9 +26,10 @@ class Meter:
 
     def __enter__(self) -> Meter:
         if not self._shown:
-            import signal
+            # `signal` makes enumerations of all its numbers, which takes longer than most commands.
+            from _signal import SIGUSR1, signal  # type: ignore[import-not-found]
 
-            signal.signal(signal.SIGUSR1, self._ask)
+            signal(SIGUSR1, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:

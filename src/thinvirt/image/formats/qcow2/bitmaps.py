@@ -1,17 +1,23 @@
 """Persistent bitmaps: the header extension and the directory (qcow2 spec, "Bitmaps")."""
 
-from dataclasses import astuple, dataclass
+from __future__ import annotations
+
 from struct import Struct
-from typing import ClassVar, Self
 
 from thinvirt.errors import CorruptImage
+from thinvirt.image.formats.qcow2.record import Record
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Self
 
 
-@dataclass(frozen=True, slots=True)
-class BitmapsExtension:
+class BitmapsExtension(Record):
     """Where the directory lies and what it holds. Sizes and offsets are bytes of the file."""
 
-    LAYOUT: ClassVar = Struct(">I4xQQ")  # 24 bytes
+    WHAT = "the bitmaps extension"
+    LAYOUT = Struct(">I4xQQ")  # 24 bytes
+    __slots__ = ("count", "directory_size", "directory_offset")  # noqa: RUF023 - in file order
 
     count: int
     directory_size: int
@@ -25,21 +31,24 @@ class BitmapsExtension:
             CorruptImage: it has another length.
         """
         if len(raw) != cls.LAYOUT.size:
-            raise CorruptImage(
-                f"the bitmaps extension has {len(raw)} bytes, not {cls.LAYOUT.size}", offset=at
-            )
-        return cls(*cls.LAYOUT.unpack(raw))
-
-    def pack(self) -> bytes:
-        """Return the extension's data."""
-        return bytes(self.LAYOUT.pack(*astuple(self)))
+            raise CorruptImage(f"{cls.WHAT} has {len(raw)} bytes, not {cls.LAYOUT.size}", offset=at)
+        return super().unpack(raw, at=at)
 
 
-@dataclass(frozen=True, slots=True)
-class BitmapEntry:
+class BitmapEntry(Record):
     """The fixed part of a directory entry; extra data and name follow it."""
 
-    LAYOUT: ClassVar = Struct(">QIIBBHI")  # 24 bytes
+    WHAT = "a bitmap directory entry"
+    LAYOUT = Struct(">QIIBBHI")  # 24 bytes
+    __slots__ = (  # noqa: RUF023 - in file order
+        "table_offset",
+        "table_entries",
+        "flags",
+        "kind",
+        "granularity_bits",
+        "name_size",
+        "extra_data_size",
+    )
 
     table_offset: int
     table_entries: int
@@ -48,24 +57,6 @@ class BitmapEntry:
     granularity_bits: int
     name_size: int
     extra_data_size: int
-
-    @classmethod
-    def unpack(cls, raw: bytes, *, at: int) -> Self:
-        """Read one entry's fixed part; `at` is its place in the file, for messages.
-
-        Raises:
-            CorruptImage: the directory ends before.
-        """
-        if len(raw) < cls.LAYOUT.size:
-            raise CorruptImage(
-                f"a bitmap directory entry needs {cls.LAYOUT.size} bytes, found {len(raw)}",
-                offset=at,
-            )
-        return cls(*cls.LAYOUT.unpack_from(raw))
-
-    def pack(self) -> bytes:
-        """Return the fixed part's bytes."""
-        return bytes(self.LAYOUT.pack(*astuple(self)))
 
     @property
     def entry_size(self) -> int:

@@ -4,55 +4,38 @@ from __future__ import annotations
 
 from struct import Struct
 
-from thinvirt.errors import CorruptImage
-
-TYPE_CHECKING = False  # dataclasses would cost more than all of `thin-img info`
-if TYPE_CHECKING:
-    from typing import ClassVar, Self
+from thinvirt.image.formats.qcow2.record import Record
 
 
-class SnapshotHeader:
+class SnapshotHeader(Record):
     """The fixed part of an entry; extra data, id and name follow it.
 
     Offsets are bytes of the image file; the guest clock is in nanoseconds.
     """
 
-    LAYOUT: ClassVar[Struct] = Struct(">QIHHIIQII")  # 40 bytes
+    WHAT = "a snapshot table entry"
+    LAYOUT = Struct(">QIHHIIQII")  # 40 bytes
+    __slots__ = (  # noqa: RUF023 - in file order
+        "l1_table_offset",
+        "l1_entries",
+        "id_size",
+        "name_size",
+        "date_s",
+        "date_ns",
+        "vm_clock_ns",
+        "vm_state_size",
+        "extra_data_size",
+    )
 
-    def __init__(  # noqa: PLR0917 - in the order of the file, as `unpack` has them
-        self,
-        l1_table_offset: int,
-        l1_entries: int,
-        id_size: int,
-        name_size: int,
-        date_s: int,
-        date_ns: int,
-        vm_clock_ns: int,
-        vm_state_size: int,
-        extra_data_size: int,
-    ) -> None:
-        self.l1_table_offset = l1_table_offset
-        self.l1_entries = l1_entries
-        self.id_size = id_size
-        self.name_size = name_size
-        self.date_s = date_s
-        self.date_ns = date_ns
-        self.vm_clock_ns = vm_clock_ns
-        self.vm_state_size = vm_state_size
-        self.extra_data_size = extra_data_size
-
-    @classmethod
-    def unpack(cls, raw: bytes, *, at: int) -> Self:
-        """Read one entry's fixed part; `at` is its place in the file, for messages.
-
-        Raises:
-            CorruptImage: the table ends before.
-        """
-        if len(raw) < cls.LAYOUT.size:
-            raise CorruptImage(
-                f"a snapshot table entry needs {cls.LAYOUT.size} bytes, found {len(raw)}", offset=at
-            )
-        return cls(*cls.LAYOUT.unpack_from(raw))
+    l1_table_offset: int
+    l1_entries: int
+    id_size: int
+    name_size: int
+    date_s: int
+    date_ns: int
+    vm_clock_ns: int
+    vm_state_size: int
+    extra_data_size: int
 
     @property
     def entry_size(self) -> int:
@@ -124,7 +107,7 @@ class SnapshotEntry:
         own_size = disk_size if self.disk_size is None else self.disk_size
         count = _NO_COUNT if self.icount is None else self.icount
         extra = _EXTRA.pack(self.vm_state_size, own_size, count) + self.extra[_EXTRA.size :]
-        header = SnapshotHeader.LAYOUT.pack(
+        header = SnapshotHeader(
             self.l1_table_offset,
             self.l1_entries,
             len(self.id_bytes),
@@ -135,4 +118,4 @@ class SnapshotEntry:
             self.vm_state_size if self.vm_state_size <= 0xFFFFFFFF else 0,
             len(extra),
         )
-        return header + extra + self.id_bytes + self.name
+        return header.pack() + extra + self.id_bytes + self.name
