@@ -65,7 +65,7 @@ def _options(launch: Launch) -> Iterator[Option]:
     yield from _base(launch)
     yield from _kernel(launch.spec)
     yield from drive_options(launch, places)
-    yield from _networks(launch, places)
+    yield from network_options(launch, places)
     yield from _channels(launch)
     yield from _tpm(launch)
     yield from _screen(launch)
@@ -141,7 +141,13 @@ def _kernel(spec: VmSpec) -> Iterator[Option]:
             yield option, value
 
 
-def _networks(launch: Launch, places: dict[str, int]) -> Iterator[Option]:
+def network_options(launch: Launch, places: dict[str, int]) -> Iterator[tuple[str, str]]:
+    """Yield two options for each card: its network, and the device.
+
+    Args:
+        launch: everything about the VM.
+        places: of the cards among what is booted from (`boot_order`).
+    """
     lan_ports, bridge_ports = iter(launch.lan_ports), iter(launch.bridge_ports)
     for number, (network, mac) in enumerate(zip(launch.spec.cards, launch.macs, strict=True)):
         net = f"net{number}"
