@@ -149,7 +149,6 @@ def _compresses(disk: Root) -> None:
 def _raw_writes(disk: Root) -> None:
     disk.write(0, b"a" * 70 * KIB)
     disk.write_zeroes(80 * KIB, 10 * KIB, WriteFlags.MAY_UNMAP)
-    disk.discard(100 * KIB, 8 * KIB)
 
 
 def _writes_of(setup: tuple[str, ...], **more: object) -> Scenario:
@@ -279,7 +278,8 @@ CHAINS = {
         thin("commit -q disk"), ("disk", "base"), DISK | BASE),
     "commit to raw": Scenario(
         ("qemu-img create -q -f raw base 300K",
-         "qemu-img create -q -f qcow2 -o cluster_size=512 -b base -F raw disk", io("write -P 1 3k 9k")),
+         "qemu-img create -q -f qcow2 -o cluster_size=512 -b base -F raw disk",
+         io("write -P 1 3k 9k")),
         thin("commit -q disk"), ("disk",), DISK | {"base": view("-f", "raw", "base")}),
     "rebase": Scenario((*BACKED, *_OTHER), thin("rebase -q -b other -F qcow2 disk"), views=DISK),
     "rebase to none": Scenario(BACKED, thin("rebase -q -b '' disk"), views=DISK),
@@ -443,7 +443,8 @@ COPIES = {
     "convert to raw": _copy("convert -O raw source disk", views=_NEW_RAW, images=()),
     "convert over an image": _copy(
         "convert -O qcow2 -o cluster_size=512 source disk", *_PLAIN, views=_NEW),
-    "convert into an image": _copy("convert -n -t writeback -O qcow2 source disk", *_PLAIN, views=_NEW),
+    "convert into an image": _copy("convert -n -t writeback -O qcow2 source disk", *_PLAIN,
+        views=_NEW),
     "convert into raw": _copy("convert -n -O raw source disk",
         "qemu-img create -q -f raw disk 300K", "qemu-io -f raw -c 'write -P 2 0 300k' disk",
         views=_NEW_RAW, images=()),

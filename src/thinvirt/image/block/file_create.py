@@ -202,8 +202,15 @@ def resize_file(fd: int, size: int, preallocation: str) -> None:
             if present == 0:
                 _write_first_block(fd, size)
     except BaseException:
-        os.ftruncate(fd, present)
+        _take_back(fd, present)
         raise
+
+
+def _take_back(fd: int, size: int) -> None:
+    try:
+        os.ftruncate(fd, size)
+    except OSError:
+        return  # what failed first is what matters; the file is longer than it was, with zeroes
 
 
 def _step(message: str, call: Callable[..., object], *arguments: object) -> None:

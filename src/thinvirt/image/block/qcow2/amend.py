@@ -387,6 +387,8 @@ class _Widening:
         old, new = self.image.refcounts_per_block, self.per_block
         table = len(refcounts.table)
         present = [number for number, entry in enumerate(refcounts.table) if entry]
+        if not present:
+            raise self.image.guard.damaged("There are no references in the refcount table.")
         total = (present[-1] + 1) * old
         walks = self.walks + 1 if is_last else max(self.walks + 2, 3)
         for index in range(-(-total // new)):

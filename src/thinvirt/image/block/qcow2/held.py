@@ -1,10 +1,10 @@
 """Clusters that are free in memory, while tables on disk may still refer to them.
 
 An L2 entry is changed in the cache first. If its old cluster were given out again at once, a crash
-would leave the old table in force over somebody else's data; if the file below were told to forget
-the cluster, the old table would name a hole: harmless for a plain cluster that a guest discards, but
-a compressed one cannot be read any more, and an overlay that was emptied would hide with zeroes what
-was just committed below it. So they wait until the L2 tables are durable. QEMU does not wait.
+would leave the old table in force over somebody else's data. If the file below were told to forget
+the cluster, the old table would name a hole: harmless for a plain cluster that a guest discards,
+but a compressed one cannot be read any more, and an overlay that was emptied would hide with zeroes
+what was just committed below it. So they wait until the L2 tables are durable. QEMU does not wait.
 """
 
 from __future__ import annotations

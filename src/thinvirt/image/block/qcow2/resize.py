@@ -146,8 +146,8 @@ def _preallocate(image: Image, old: int, size: int, *, exact: bool, mode: str, f
 
 
 def _map_new(image: Image, old: int, size: int, mode: str) -> None:
-    """Give every new cluster a place; the file becomes long enough for them."""
-    end = 0
+    """Give every new cluster a place; the file is made long enough before any table names it."""
+    below = Preallocation.OFF if mode == Preallocation.METADATA else mode
     at = old
     while at < size:
         step = min(size - at, _LARGEST_STEP // image.cluster_size * image.cluster_size)
@@ -155,20 +155,18 @@ def _map_new(image: Image, old: int, size: int, mode: str) -> None:
             host, done, placements = Writer(image).place(at, step)
         for placement in placements:
             placement.is_reserved = True
-        with _step("Mapping clusters failed"):
-            try:
+        try:
+            if host + done > image.data_file.size:
+                image.data_file.truncate(host + done, preallocation=below)
+            with _step("Mapping clusters failed"):
                 for placement in reversed(placements):
                     if placement.copies:
                         Writer(image).copy_edges(placement)
                 Writer(image).link(placements)
-            except BlockError:
-                Writer(image).abort(placements)
-                raise
+        except BlockError:
+            Writer(image).abort(placements)
+            raise
         at += done
-        end = host + done
-    if end > image.data_file.size:
-        below = Preallocation.OFF if mode == Preallocation.METADATA else mode
-        image.data_file.truncate(end, preallocation=below)
 
 
 def _reserve_new(image: Image, old: int, size: int, mode: str, flags: int) -> int:

@@ -11,6 +11,8 @@ from thinvirt.image.formats.qcow2 import entries, limits
 from thinvirt.image.formats.qcow2.entries import COPIED, OFFSET_MASK
 from thinvirt.image.formats.qcow2.refcounts import empty_refcounts, unpack_table
 
+_MOST_ADDED = 4 << 20  # clusters that a repair adds to a file at most: 256 GiB of the usual size
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from thinvirt.image.block.qcow2.check.state import CheckState
@@ -160,6 +162,8 @@ def _outside(state: CheckState, index: int, offset: int, repair: int) -> None:
     reason = ""
     if end > (1 << 63) - 1:
         reason = "Invalid argument"
+    elif offset >> state.bits > len(state.counts) + _MOST_ADDED:
+        reason = "File too large"  # an entry made up may lie anywhere; QEMU runs out of memory
     else:
         try:
             state.image.file.truncate(end)
