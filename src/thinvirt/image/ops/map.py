@@ -5,12 +5,20 @@ from __future__ import annotations
 from thinvirt.image.block.flags import Status
 from thinvirt.image.block.names import refresh_filename
 from thinvirt.image.block.status import skip_filters
+from thinvirt.image.block.walk import node_runs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from typing import TypeAlias
 
     from thinvirt.image.block.node import BlockNode
+
+    # (start, bytes, depth, flags of `Status`, host offset, file name); see `MapEntry`
+    MapRow: TypeAlias = tuple[int, int, int, int, int, str | None]
+
+_SAYS = Status.DATA | Status.ZERO
+_TOLD = _SAYS | Status.ALLOCATED | Status.OFFSET_VALID
 
 
 class MapEntry:
@@ -47,18 +55,6 @@ class MapEntry:
         self.offset = offset
         self.filename = filename
 
-    def goes_on(self, other: MapEntry) -> bool:
-        """Return whether `other`, which follows, is more of the same."""
-        return (
-            self.data == other.data
-            and self.zero == other.zero
-            and self.depth == other.depth
-            and self.present == other.present
-            and self.filename == other.filename
-            and (self.offset is None) == (other.offset is None)
-            and (self.offset is None or self.offset + self.length == other.offset)
-        )
-
 
 def map_image(node: BlockNode, start: int = 0, end: int | None = None) -> Iterator[MapEntry]:
     """Yield what is where in an image and the images below it, in order.
@@ -71,47 +67,59 @@ def map_image(node: BlockNode, start: int = 0, end: int | None = None) -> Iterat
     Raises:
         BlockError: metadata cannot be read.
     """
-    size = node.size if end is None else min(end, node.size)
-    present: MapEntry | None = None
-    at = start
-    names: dict[int, str] = {}  # by identity: a map has millions of entries, a chain few files
-    while at < size:
-        entry = _entry(node, at, size - at, names)
-        at += entry.length
-        if present is None:
-            present = entry
-        elif present.goes_on(entry):
-            present.length += entry.length
-        else:
-            yield present
-            present = entry
-    if present is not None:
-        yield present
+    for at, length, depth, flags, host, name in map_rows(node, start, end):
+        offset = host if flags & Status.OFFSET_VALID else None
+        yield MapEntry(at, length, depth, flags, offset=offset, filename=name)
 
 
-def _entry(top: BlockNode, offset: int, length: int, names: dict[int, str]) -> MapEntry:
+def map_rows(node: BlockNode, start: int = 0, end: int | None = None) -> Iterator[MapRow]:
+    """Yield the same as plain tuples: an image may have millions."""
+    top = skip_filters(node)
+    assert top is not None
+    stop = node.size if end is None else min(end, node.size)
+    names: dict[int, str] = {}  # by identity: a chain has few files
+    begin = start
+    length = depth = flags = host = 0
+    below: BlockNode | None = None
+    for run in _layer_runs(top, start, stop, 0):
+        more, more_flags, more_host, more_below, more_depth = run
+        if (
+            more_flags == flags
+            and more_below is below
+            and more_depth == depth
+            and (not flags & Status.OFFSET_VALID or more_host == host + length)
+        ):
+            length += more
+            continue
+        if length:
+            yield begin, length, depth, flags, host, _name(below, names)
+            begin += length
+        length, flags, host, below, depth = run
+    if length:
+        yield begin, length, depth, flags, host, _name(below, names)
+
+
+def _layer_runs(
+    node: BlockNode, start: int, end: int, depth: int
+) -> Iterator[tuple[int, int, int, BlockNode | None, int]]:
     """Ask layer by layer until one says data or zeroes."""
-    depth = 0
-    node: BlockNode | None = skip_filters(top)
-    while True:
-        assert node is not None
-        extent = node.status(offset, length)
-        length = extent.length
-        if extent.flags & (Status.DATA | Status.ZERO):
-            break
-        below = skip_filters(node.backing)
-        if below is None:
-            return MapEntry(offset, length, depth, 0)
-        node = below
-        depth += 1
-    if not extent.flags & Status.OFFSET_VALID:
-        return MapEntry(offset, length, depth, extent.flags)
-    filename = None
-    if extent.node is not None:
-        filename = names.get(id(extent.node))
-        if filename is None:
-            refresh_filename(extent.node)
-            filename = names[id(extent.node)] = extent.node.filename
-    return MapEntry(
-        offset, length, depth, extent.flags, offset=extent.host_offset, filename=filename
-    )
+    below = skip_filters(node.backing)
+    at = start
+    for length, flags, host, where in node_runs(node, start, end):
+        if flags & _SAYS:
+            yield length, flags & _TOLD, host, where if flags & Status.OFFSET_VALID else None, depth
+        elif below is None:
+            yield length, 0, 0, None, depth
+        else:
+            yield from _layer_runs(below, at, at + length, depth + 1)
+        at += length
+
+
+def _name(node: BlockNode | None, names: dict[int, str]) -> str | None:
+    if node is None:
+        return None
+    name = names.get(id(node))
+    if name is None:
+        refresh_filename(node)
+        name = names[id(node)] = node.filename
+    return name

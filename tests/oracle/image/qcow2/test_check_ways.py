@@ -134,6 +134,8 @@ def test_findings_are_qemu_s(tmp_path: Path, qemu: Qemu, seed: int) -> None:
     made = _Image(qemu, image, seed)
     made.damage(seed % 5)
     done = qemu.run("qemu-img", "check", "-f", "qcow2", "--output=json", str(image))
+    if "Could not open" in done.stderr:
+        pytest.skip("the damage is in the header")
     told, result = _check(image, Repair.NOTHING)
     said = [line for line in done.stderr.splitlines() if not line.startswith("qemu-img: Check f")]
     assert told == [line.replace("qemu-img: ", "error: ", 1) for line in said]

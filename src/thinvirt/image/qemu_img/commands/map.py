@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from thinvirt.image.block.errors import BlockError
-from thinvirt.image.ops.map import map_image
+from thinvirt.image.block.flags import Status
+from thinvirt.image.ops.map import map_rows
 from thinvirt.image.qemu_img.commandline import Words, is_json, number_of
 from thinvirt.image.qemu_img.getopt import (
     FORCE_SHARE,
@@ -21,7 +22,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from thinvirt.image.ops.map import MapEntry
+    from thinvirt.image.ops.map import MapRow
 
 COMMAND = Command(
     "map",
@@ -63,27 +64,26 @@ def run(words: list[str]) -> int:
             image_opts="image-opts" in given,
             force_share="force-share" in given,
         )
-        entries = map_image(root.node, start, None if length is None else start + length)
+        rows = map_rows(root.node, start, None if length is None else start + length)
         try:
             if as_json:
-                _show_json(entries, start)
+                _show_json(rows, start)
             else:
-                _show_table(entries)
+                _show_table(rows)
         except BlockError as error:
             console.error(f"Could not read file metadata: {error.reason}")
             return 1
     return 0
 
 
-def _show_table(entries: Iterator[MapEntry]) -> None:
+def _show_table(rows: Iterator[MapRow]) -> None:
     console.write("Offset          Length          Mapped to       File\n")
-    for entry in entries:
-        if not entry.data or entry.zero:
+    for start, length, _, flags, offset, filename in rows:
+        if flags & (Status.DATA | Status.ZERO) != Status.DATA:
             continue
-        if entry.offset is None:
+        if not flags & Status.OFFSET_VALID:
             console.fail("File contains external, encrypted or compressed clusters.")
-        where = f"{_hex(entry.start)}{_hex(entry.length)}{_hex(entry.offset)}"
-        console.write(f"{where}{entry.filename or ''}\n")
+        console.write(f"{_hex(start)}{_hex(length)}{_hex(offset)}{filename or ''}\n")
 
 
 def _hex(value: int) -> str:
@@ -94,15 +94,17 @@ def _hex(value: int) -> str:
 _JSON_BOOL = ("false", "true")
 
 
-def _show_json(entries: Iterator[MapEntry], start: int) -> None:
+def _show_json(rows: Iterator[MapRow], start: int) -> None:
     console.write("[")
     separator = ""
-    for entry in entries:
-        offset = "" if entry.offset is None else f', "offset": {entry.offset}'
+    words: dict[int, str] = {}  # what follows from the flags, by these
+    for begin, length, depth, flags, offset, _ in rows:
+        told = words.get(flags)
+        if told is None:
+            told = words[flags] = _json_flags(flags)
+        where = f', "offset": {offset}' if flags & Status.OFFSET_VALID else ""
         console.write(
-            f'{separator}{{ "start": {entry.start}, "length": {entry.length},'
-            f' "depth": {entry.depth}, "present": {_JSON_BOOL[entry.present]},'
-            f' "zero": {_JSON_BOOL[entry.zero]}, "data": {_JSON_BOOL[entry.data]}{offset}}}'
+            f'{separator}{{ "start": {begin}, "length": {length}, "depth": {depth},{told}{where}}}'
         )
         separator = ",\n"
     if not separator:  # nothing there is shown as one run without length
@@ -111,3 +113,10 @@ def _show_json(entries: Iterator[MapEntry], start: int) -> None:
             ' "data": false}'
         )
     console.write("]\n")
+
+
+def _json_flags(flags: int) -> str:
+    present, zero, data = (
+        _JSON_BOOL[bool(flags & flag)] for flag in (Status.ALLOCATED, Status.ZERO, Status.DATA)
+    )
+    return f' "present": {present}, "zero": {zero}, "data": {data}'

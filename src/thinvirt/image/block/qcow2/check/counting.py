@@ -12,6 +12,7 @@ from thinvirt.image.formats.qcow2.entries import (
     compressed_range,
 )
 from thinvirt.image.formats.qcow2.refcounts import empty_refcounts, unpack_table
+from thinvirt.image.formats.qcow2.runs import RunTest
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,11 +42,9 @@ class PlainCounter:
         self._data_file = image.header.has_data_file
         self._extended = image.extended
         self._misplaced = OFFSET_MASK & (state.size - 1)
-        # A run of clusters is one number: its first entry in every place, plus these steps.
         length = min(_RUN, state.size // 8)
         self._run = length
-        self._everywhere = sum(1 << 64 * at for at in range(length))
-        self._steps = sum((length - 1 - at) * state.size << 64 * at for at in range(length))
+        self._long_runs = RunTest(length, state.size)
         self._none = unpack_table(bytes(length * 8))
         self._free = empty_refcounts(length, self._order)
 
@@ -90,7 +89,7 @@ class PlainCounter:
             first, last = table[start], table[start + length - 1]
             if not first and not last and table[start : start + length] == self._none:
                 continue
-            if self._is_run(raw, start, first, last):
+            if self._is_run(table, start):
                 offset = first & OFFSET_MASK
                 self._add_run(offset >> self.state.bits, weight)
                 self.copied_is_missing |= not first & COPIED
@@ -104,16 +103,15 @@ class PlainCounter:
             expected = after
         return True
 
-    def _is_run(self, raw: bytes, start: int, first: int, last: int) -> bool:
+    def _is_run(self, table: array[int], start: int) -> bool:
         """Whether the entries from `start` on are of clusters one after the other, all sound."""
-        state = self.state
-        offset, behind = first & OFFSET_MASK, (self._run - 1) * state.size
-        if last - first != behind or not offset or first & (ZERO | COMPRESSED | self._misplaced):
+        first = table[start]
+        offset = first & OFFSET_MASK
+        if not offset or first & (ZERO | COMPRESSED | entries.L2_RESERVED | self._misplaced):
             return False
-        if first & entries.L2_RESERVED or offset + behind >= state.file_size:
+        if offset + (self._run - 1) * self.state.size >= self.state.file_size:
             return False
-        number = int.from_bytes(raw[start * 8 : (start + self._run) * 8], "big")
-        return number == first * self._everywhere + self._steps
+        return self._long_runs.matches(table, start)
 
     def _add_run(self, first: int, weight: int) -> None:
         counts, length = self.counts, self._run

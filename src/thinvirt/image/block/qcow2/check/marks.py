@@ -30,7 +30,8 @@ def check_marks(state: CheckState) -> None:
     Raises:
         Unchecked: it cannot go on.
     """
-    if not state.differs and not state.copied_is_missing and _at_most_once(state.counts):
+    found = state.result.corruptions or state.result.corruptions_fixed or state.differs
+    if not found and not state.copied_is_missing and _at_most_once(state.counts):
         return  # all have a refcount of one, and all are marked
     MarkCheck(state).run()
 

@@ -1,0 +1,213 @@
+"""All runs of a range of the disk, one after the other: what `mapping.find_run` would find.
+
+A whole-image operation asks for millions of them. Here an L2 table is gone through once, and long
+runs are recognised as one number.
+"""
+
+from __future__ import annotations
+
+from thinvirt.image.block.flags import MAX_LENGTH, Status
+from thinvirt.image.block.qcow2.mapping import find_run
+from thinvirt.image.block.status import node_status
+from thinvirt.image.formats.qcow2.entries import COMPRESSED, OFFSET_MASK, ZERO, Kind
+from thinvirt.image.formats.qcow2.refcounts import unpack_table
+from thinvirt.image.formats.qcow2.runs import BreakFinder, RunTest
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Iterator
+
+    from thinvirt.image.block.abilities import StatusRun
+    from thinvirt.image.block.node import BlockNode
+    from thinvirt.image.block.qcow2.core import Image
+
+_BLOCK = 512  # entries looked at together
+_SAME = OFFSET_MASK | ZERO | COMPRESSED  # what makes two entries alike
+_KIND_FLAGS = {
+    Kind.UNALLOCATED: 0,
+    Kind.UNALLOCATED_RESERVED: Status.OFFSET_VALID,
+    Kind.ZERO_PLAIN: Status.ZERO | Status.ALLOCATED,
+    Kind.ZERO_RESERVED: Status.ZERO | Status.ALLOCATED | Status.OFFSET_VALID,
+    Kind.NORMAL: Status.DATA | Status.ALLOCATED | Status.OFFSET_VALID,
+    Kind.COMPRESSED: Status.DATA | Status.ALLOCATED,
+}
+
+
+def status_runs(
+    image: Image, start: int, end: int, *, want_zero: bool, looks_below: bool
+) -> Iterator[StatusRun]:
+    """Yield the status of a range, in order; together as `status.node_status` gives it.
+
+    Args:
+        image: not encrypted.
+        start: first byte.
+        end: one past the last byte, within the disk.
+        want_zero: tell zeroes that are not stored as such.
+        looks_below: ask the file below for holes in what is data.
+
+    Raises:
+        BlockError: the tables cannot be read, or are damaged.
+    """
+    data_file = image.data_file
+    holes = _Holes(data_file) if want_zero and looks_below else None
+    shows_backing = end  # from there on a backing file has nothing
+    if image.backing is None:
+        shows_backing = 0
+    elif want_zero:
+        shows_backing = image.backing.size
+    at = start
+    for kind, length, host in find_runs(image, start, end):
+        flags = _KIND_FLAGS[kind]
+        if flags & Status.ALLOCATED:
+            if kind == Kind.NORMAL and holes is not None:
+                if holes.start <= host and host + length <= holes.end:
+                    yield length, flags | holes.flag, host, data_file
+                else:
+                    yield from holes.cut(length, flags, host)
+            else:
+                valid = flags & Status.OFFSET_VALID
+                yield length, flags, host if valid else 0, data_file if valid else None
+        else:
+            node = data_file if flags else None
+            shown = min(max(shows_backing - at, 0), length)
+            if shown:
+                yield shown, flags, host if node else 0, node
+            if shown < length:
+                yield length - shown, flags | Status.ZERO, host + shown if node else 0, node
+        at += length
+
+
+def find_runs(image: Image, start: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (kind, bytes, host offset) over a range of the disk; see `mapping.find_run`."""
+    is_plain = not image.extended and not image.header.has_data_file and image.header.version >= 3
+    scan = _Scan(image) if is_plain else None
+    span = image.l2_size << image.cluster_bits
+    at = start
+    while at < end:
+        place = 0
+        stop = at
+        while stop < end and not place:  # the first table, or the end
+            index = stop // span
+            place = image.l1[index] & OFFSET_MASK if index < len(image.l1) else 0
+            if not place:
+                stop = min((index + 1) * span, end)
+        if stop > at:
+            yield Kind.UNALLOCATED, stop - at, 0
+            at = stop
+        if not place:
+            return
+        stop = min((at // span + 1) * span, end)
+        if scan is None or place & image.cluster_size - 1:
+            yield from _one_by_one(image, at, stop)
+        else:
+            yield from scan.table(image.l2_tables.load(place).values, at, stop)
+        at = stop
+
+
+def _one_by_one(image: Image, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    while at < end:
+        run = find_run(image, at, end - at)
+        yield run
+        at += run[1]
+
+
+class _Scan:
+    """Goes through L2 tables of plain entries, some hundred of them at a time."""
+
+    def __init__(self, image: Image) -> None:
+        self.image = image
+        self.block = min(_BLOCK, image.l2_size)
+        self._long_run = RunTest(self.block, image.cluster_size)
+        self._breaks = BreakFinder(self.block, image.cluster_size, _SAME)
+        self._nothing = unpack_table(bytes(self.block * 8))
+
+    def table(self, values: array[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the runs of a range of guest bytes within one table."""
+        bits, size = self.image.cluster_bits, self.image.cluster_size
+        base = start >> bits + self.image.l2_bits << bits + self.image.l2_bits
+        first, stop = start - base >> bits, end - base + size - 1 >> bits
+        for at in range(first - first % self.block, stop, self.block):
+            runs = self._runs(values, at)
+            low, high = base + (at << bits), base + (at + self.block << bits)
+            if low < start or high > end:
+                runs = _cut(runs, start - low, end - low)
+                low = max(low, start)
+            for kind, length, host in runs:
+                if kind == Kind.INVALID:
+                    yield from _one_by_one(self.image, low, low + length)
+                else:
+                    yield kind, length, host
+                low += length
+
+    def _runs(self, values: array[int], at: int) -> list[tuple[int, int, int]]:
+        """Return the runs of one block of entries; `INVALID` is to be looked at more closely."""
+        bits = self.image.cluster_bits
+        if not values[at] and values[at : at + self.block] == self._nothing:
+            return [(Kind.UNALLOCATED, self.block << bits, 0)]
+        begins = [0] if self._long_run.matches(values, at) else self._breaks.find(values, at)
+        runs = []
+        begins.append(self.block)
+        misplaced = OFFSET_MASK & (self.image.cluster_size - 1)
+        begin = 0
+        for end in begins[1:]:
+            entry = values[at + begin]
+            count = end - begin
+            host = entry & OFFSET_MASK
+            if entry & COMPRESSED:
+                kind, host = Kind.COMPRESSED, entry
+            elif host:
+                kind = Kind.ZERO_RESERVED if entry & ZERO else Kind.NORMAL
+                if host & misplaced:
+                    kind = Kind.INVALID
+            else:
+                kind = Kind.ZERO_PLAIN if entry & ZERO else Kind.UNALLOCATED
+            if count > 1:
+                growth = (values[at + end - 1] & _SAME) - (entry & _SAME)
+                # A step that was none, or one where there should be none, shows in the sum.
+                if growth != (count - 1 << bits if host else 0) or kind == Kind.COMPRESSED:
+                    kind = Kind.INVALID
+            runs.append((kind, count << bits, host))
+            begin = end
+        return runs
+
+
+def _cut(runs: list[tuple[int, int, int]], start: int, end: int) -> list[tuple[int, int, int]]:
+    """Return the runs that lie between two bytes, cut to these; they begin at byte 0."""
+    cut = []
+    at = 0
+    for kind, length, host in runs:
+        low, high = max(at, start), min(at + length, end)
+        if low < high:
+            skipped = low - at if kind in Kind.PLACED else 0
+            cut.append((kind, high - low, host + skipped))
+        at += length
+    return cut
+
+
+class _Holes:
+    """What the file below has of data and holes; the run seen last is not asked for again."""
+
+    def __init__(self, node: BlockNode) -> None:
+        self.node = node
+        self.start = self.end = 0
+        self.flag = 0
+
+    def cut(self, length: int, flags: int, host: int) -> Iterator[StatusRun]:
+        """Yield the pieces of a host range, the holes as zeroes."""
+        while length:
+            if not self.start <= host < self.end:
+                self._look(host)
+            count = min(length, self.end - host)
+            yield count, flags | self.flag, host, self.node
+            host += count
+            length -= count
+
+    def _look(self, host: int) -> None:
+        """Learn what is at a host offset, and how far it goes."""
+        extent = node_status(self.node, host, max(self.node.size - host, 1), want_zero=True)
+        self.start, self.end = host, host + extent.length
+        self.flag = extent.flags & Status.ZERO
+        if extent.flags & Status.EOF and (not extent.length or self.flag):
+            # A format may point past the end of its file: that reads as zeroes, all of it.
+            self.end, self.flag = MAX_LENGTH, Status.ZERO
