@@ -5,9 +5,10 @@ from __future__ import annotations
 from thinvirt.image.block import permissions
 from thinvirt.image.block.abilities import BackingChangeable
 from thinvirt.image.block.errors import BlockError, with_reason
-from thinvirt.image.block.flags import Permission, Role, WriteFlags
+from thinvirt.image.block.flags import Permission, Role, Status, WriteFlags
 from thinvirt.image.block.root import Root
-from thinvirt.image.block.status import is_allocated_above, status_above
+from thinvirt.image.block.status import status_above
+from thinvirt.image.block.walk import runs_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,17 +114,14 @@ def _copy(
 def _changed(top: BlockNode, base: BlockNode, size: int, grain: int) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of what any layer above `base` has, rounded to whole grains, merged."""
     start = end = 0
-    at = 0
-    while at < size:
-        allocated, length = is_allocated_above(top, base, at, min(size - at, 1 << 30))
-        if allocated:
+    for at, length, flags, *_ in runs_above(top, base, 0, size, want_zero=False):
+        if flags & Status.ALLOCATED:
             first = at // grain * grain
             if first > end:
                 if end > start:
                     yield start, end
                 start = first
             end = min(-(-(at + length) // grain) * grain, size)
-        at += length
     if end > start:
         yield start, end
 

@@ -6,15 +6,17 @@ from thinvirt.image.block.base import is_zero
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import SECTOR, Status
 from thinvirt.image.block.status import status_above
+from thinvirt.image.block.walk import runs_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
-    from thinvirt.image.block.node import Extent
     from thinvirt.image.block.root import Root
+    from thinvirt.image.block.walk import ChainRun
 
 CHUNK = 2 << 20  # bytes read at a time
+_NOTHING: ChainRun = 0, 0, 0, 0, None, 0
 
 
 class Difference:
@@ -64,6 +66,8 @@ class Comparison:
         self.strict = strict
         self.watch = watch or _nobody
         self._buffers = bytearray(CHUNK), bytearray(CHUNK)
+        self._runs: list[Iterator[ChainRun] | None] = [None, None]
+        self._present = [_NOTHING, _NOTHING]  # the runs that were met last
 
     def run(self, on_size: Callable[[], None] | None = None) -> Difference | None:
         """Return the first difference, None if there is none.
@@ -86,11 +90,12 @@ class Comparison:
     def _common_part(self) -> Difference | None:
         offset, end, total = 0, min(self.sizes), max(self.sizes)
         while offset < end:
-            one, other = self._status(0, offset), self._status(1, offset)
-            if self.strict and one.flags != other.flags:
+            one, one_length = self._status(0, offset)
+            other, other_length = self._status(1, offset)
+            if self.strict and one != other:
                 return Difference("status", offset)
-            chunk = min(one.length, other.length)
-            if not one.flags & other.flags & Status.ZERO:
+            chunk = min(one_length, other_length)
+            if not one & other & Status.ZERO:
                 chunk, difference = self._look(offset, chunk, one, other)
                 if difference is not None:
                     return difference
@@ -98,18 +103,17 @@ class Comparison:
             self.watch(offset, total)
         return None
 
-    def _look(
-        self, offset: int, chunk: int, one: Extent, other: Extent
-    ) -> tuple[int, Difference | None]:
-        if one.is_allocated and other.is_allocated:
+    def _look(self, offset: int, chunk: int, one: int, other: int) -> tuple[int, Difference | None]:
+        """Compare the beginning of a range with these flags; return how much of it."""
+        if one & other & Status.ALLOCATED:
             chunk = min(chunk, CHUNK)
             self._read(0, offset, chunk)
             self._read(1, offset, chunk)
             at = first_difference(*self._buffers, chunk)
             return chunk, None if at is None else Difference("content", offset + at)
-        if one.is_allocated or other.is_allocated:
+        if (one | other) & Status.ALLOCATED:
             chunk = min(chunk, CHUNK)
-            return chunk, self._must_be_zero(0 if one.is_allocated else 1, offset, chunk)
+            return chunk, self._must_be_zero(0 if one & Status.ALLOCATED else 1, offset, chunk)
         return chunk, None
 
     def _rest(self) -> Difference | None:
@@ -117,9 +121,8 @@ class Comparison:
         index = 0 if self.sizes[0] > self.sizes[1] else 1
         offset, end = min(self.sizes), max(self.sizes)
         while offset < end:
-            extent = self._status(index, offset)
-            chunk = extent.length
-            if extent.is_allocated and not extent.is_zero:
+            flags, chunk = self._status(index, offset)
+            if flags & Status.ALLOCATED and not flags & Status.ZERO:
                 chunk = min(chunk, CHUNK)
                 difference = self._must_be_zero(index, offset, chunk)
                 if difference is not None:
@@ -138,11 +141,22 @@ class Comparison:
             at += SECTOR
         return Difference("content", offset + at)
 
-    def _status(self, index: int, offset: int) -> Extent:
+    def _status(self, index: int, offset: int) -> tuple[int, int]:
+        """Return the flags of the beginning of a range, and for how many bytes they hold."""
+        node, size = self.images[index].node, self.sizes[index]
         try:
-            return status_above(self.images[index].node, None, offset, self.sizes[index] - offset)
+            if self.strict:  # the end of an image counts too
+                extent = status_above(node, None, offset, size - offset)
+                return extent.flags, extent.length
+            runs = self._runs[index]
+            if runs is None:
+                runs = self._runs[index] = runs_above(node, None, offset, size)
+            run = self._present[index]
+            while offset >= run[0] + run[1]:
+                run = self._present[index] = next(runs)
         except BlockError as error:
             raise CompareFailed(index, None, error) from error
+        return run[2], run[0] + run[1] - offset
 
     def _read(self, index: int, offset: int, length: int) -> None:
         try:

@@ -7,7 +7,7 @@ from thinvirt.image.block.errors import BlockError, with_reason
 from thinvirt.image.block.flags import Preallocation, Status
 from thinvirt.image.block.qcow2.allocator import refcount_blocks
 from thinvirt.image.block.qcow2.create import check_cluster_size
-from thinvirt.image.block.status import extents
+from thinvirt.image.block.walk import runs_above
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.layout import align_up, divide_up
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from thinvirt.image.block.schema import Values
 
 _PRESENT = Status.DATA | Status.ALLOCATED
+_LOOKED_AT = _PRESENT | Status.ZERO
 
 
 def measure(values: Values, source: BlockNode | None) -> Measure:
@@ -78,11 +79,11 @@ def _check_refcount_bits(bits: int, version: int) -> None:
 def _data_bytes(source: BlockNode, unit: int) -> int:
     """Return the bytes of clusters that hold anything."""
     needed, counted = 0, 0
-    for offset, extent in extents(source):
-        if extent.is_zero or extent.flags & _PRESENT != _PRESENT:
+    for offset, length, flags, *_ in runs_above(source, None, 0, source.size):
+        if flags & _LOOKED_AT != _PRESENT:
             continue
         start = max(offset // unit * unit, counted)
-        counted = max(align_up(offset + extent.length, unit), counted)
+        counted = max(align_up(offset + length, unit), counted)
         needed += max(counted - start, 0)
     return needed
 
