@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from thinvirt.image.block.options import Options
     from thinvirt.image.block.schema import OptionList
+    from thinvirt.image.block.workers import Workers
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
 else:  # for those who import it at run time
@@ -121,7 +122,13 @@ class Parent:
 
 
 class Graph:
-    """What a driver asks of the graph it is opened in; `graph.BlockGraph` is the one there is."""
+    """What a driver asks of the graph it is opened in; `graph.BlockGraph` is the one there is.
+
+    Attributes:
+        workers: threads that one operation has for its nodes' work, as long as it lasts.
+    """
+
+    workers: Workers | None = None
 
     def open_child(
         self,

@@ -1,61 +1,48 @@
-"""Copy what images show into another image, leaving out what need not be written."""
+"""Copy what images show into another image, leaving out what need not be written.
+
+The source side (`convert_reading`) and the target side (`convert_writing`) are joined here. Where
+the nodes allow it one thread reads ahead of the one that writes, and compressed clusters are packed
+and unpacked in as many threads as there are processors.
+"""
 
 from __future__ import annotations
 
-from thinvirt.image.block.base import is_zero
-from thinvirt.image.block.errors import BlockError, NotSupported
-from thinvirt.image.block.flags import SECTOR, Status, WriteFlags
-from thinvirt.image.block.status import backing_chain_next, skip_filters, status_above
-from thinvirt.image.ops.sparse import pieces
+from thinvirt.image.block.abilities import ClusterPacker, Effort
+from thinvirt.image.block.errors import BlockError
+from thinvirt.image.block.flags import SECTOR
+from thinvirt.image.block.status import backing_chain_next
+from thinvirt.image.ops.convert_reading import ConvertFailed, Kind, Piece, Reader
+from thinvirt.image.ops.convert_writing import (
+    CompressingWriter,
+    HostCopier,
+    Packing,
+    PackingWriter,
+    Places,
+    UnorderedWriter,
+    Writer,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from thinvirt.image.block.node import BlockNode, Extent
+    from thinvirt.image.block.node import BlockNode
     from thinvirt.image.block.root import Root
+    from thinvirt.image.block.workers import Workers
+    from thinvirt.image.ops.convert_reading import Source
+
+__all__ = ["MAX_BUFFER", "MINIMUM_HOLE", "PARALLEL", "Conversion", "ConvertFailed"]
 
 BUFFER = 2 << 20  # bytes copied at a time; a target may ask for more
 MAX_BUFFER = 16 << 20
-MAX_STEP = 1 << 30  # bytes whose status is asked for at a time
 MINIMUM_HOLE = 4096
+PARALLEL = 8  # requests at a time, unless somebody says otherwise
 
-_DATA, _ZERO, _BACKING = "data", "zero", "backing"
-
-
-class ConvertFailed(Exception):
-    """The copy stopped.
-
-    Attributes:
-        action: "reading block status at offset", "reading at byte" or "writing at byte".
-        offset: where, in bytes of the target.
-        cause: why.
-    """
-
-    def __init__(self, action: str, offset: int, cause: BlockError) -> None:
-        super().__init__(f"error while {action} {offset}: {cause.reason}")
-        self.action = action
-        self.offset = offset
-        self.cause = cause
-
-
-class Source:
-    """One of the images that are put together; all in bytes.
-
-    Attributes:
-        image: opened for reading.
-        start, end: its place in the target.
-        alignment: reads begin and end at multiples of this, where that costs nothing.
-    """
-
-    __slots__ = ("alignment", "end", "image", "start")
-
-    def __init__(self, image: Root, start: int) -> None:
-        self.image = image
-        self.start = start
-        self.end = start + image.size
-        alignment = -(-image.node.request_alignment // SECTOR) * SECTOR
-        self.alignment = max(alignment, image.node.cluster_size // SECTOR * SECTOR)
+_PACKED_AT_ONCE = 1 << 20  # bytes of clusters that one thread packs together
+_HOST_COPY = 64 << 20  # bytes the host copies at a time: sharing blocks costs by the call
+_READ_AHEAD = 3  # buffers
+# Drivers whose nodes share nothing with other nodes: source and target may be used at one time.
+_SEPARATE = frozenset({"file", "host_device", "raw", "qcow2", "luks"})
 
 
 class Conversion:
@@ -70,12 +57,15 @@ class Conversion:
             what the image itself has is copied.
         minimum_hole: bytes of zeroes in a row that are left out; 0 writes everything.
         compressed: store compressed.
+        effort: how hard to try to make it small; of `abilities.Effort`.
         copy_range: let the host copy within its file systems, sharing blocks where it can.
         salvage: read around errors; told each in `warn`.
         warn: told what could not be read.
-        watch: told bytes copied and bytes to copy.
+        watch: told bytes copied and bytes to copy; may raise to cancel.
         count_first: ask for the status of everything beforehand, so that `watch` knows the total.
         pace: told each number of bytes written; may wait.
+        parallel: requests at a time; 1 does everything in the calling thread.
+        out_of_order: pieces may be written in any order, where the target allocates nothing.
     """
 
     def __init__(
@@ -88,50 +78,62 @@ class Conversion:
         has_backing: bool = False,
         minimum_hole: int = MINIMUM_HOLE,
         compressed: bool = False,
+        effort: str = Effort.FAST,
         copy_range: bool = False,
         salvage: bool = False,
         warn: Callable[[str], None] | None = None,
         watch: Callable[[int, int], None] | None = None,
         count_first: bool = False,
         pace: Callable[[int], None] | None = None,
+        parallel: int = PARALLEL,
+        out_of_order: bool = False,
     ) -> None:
-        self.sources: list[Source] = []
-        end = 0
-        for image in sources:
-            self.sources.append(Source(image, end))
-            end += image.size
-        self.size = end
         self.target = target
-        self.has_backing = has_backing
         self.minimum_hole = minimum_hole
         self.compressed = compressed
+        self.effort = effort
         self.copy_range = copy_range
-        self.salvage = salvage
-        self.warn = warn
         self.watch = watch
         self.count_first = count_first
         self.pace = pace
+        self.out_of_order = out_of_order
         node = target.node
         self.reads_zero = reads_zero or (
             is_new and bool(minimum_hole) and not has_backing and node.has_zero_init()
         )
-        self.backing_size: int | None = None
-        if has_backing and is_new:
-            backing = backing_chain_next(node)
-            self.backing_size = backing.size if backing is not None else None
-        self.buffer_size = min(MAX_BUFFER, max(BUFFER, node.opt_transfer, node.discard_alignment))
-        self.alignment = max(
-            _power_below(minimum_hole // SECTOR) * SECTOR,
-            -(-node.request_alignment // SECTOR) * SECTOR,
-        )
-        self.cluster = node.cluster_size // SECTOR * SECTOR
+        self._graphs = [*sources, target]
+        self.threads = 1 if salvage else self._usable_threads(parallel)
+        buffer_size = min(MAX_BUFFER, max(BUFFER, node.opt_transfer, node.discard_alignment))
+        cluster = node.cluster_size // SECTOR * SECTOR
         if compressed:
-            if not SECTOR <= self.cluster <= self.buffer_size:
+            if not SECTOR <= cluster <= buffer_size:
                 raise BlockError("invalid cluster size")
-            self.buffer_size = self.cluster
-        self._kind = _DATA
-        self._known_to = 0  # up to where `_kind` holds
-        self._buffer = bytearray(0)
+            # One cluster at a time where an error must come with the request QEMU would make.
+            several = max(_PACKED_AT_ONCE // cluster, 1) if self.threads > 1 else 1
+            buffer_size = cluster * several
+        self.reader = Reader(
+            sources,
+            has_backing=has_backing,
+            backing_size=_backing_size(node) if has_backing and is_new else None,
+            writes_zeroes=not minimum_hole,
+            unit=cluster if compressed else 0,
+            limit=buffer_size,
+            salvage=salvage,
+            warn=warn,
+        )
+
+    @property
+    def sources(self) -> list[Source]:
+        """The images that are read, and their places."""
+        return self.reader.sources
+
+    def _usable_threads(self, parallel: int) -> int:
+        """Return how many threads may work on these graphs."""
+        if parallel <= 1 or not all(_is_separate(root.node) for root in self._graphs):
+            return 1
+        from thinvirt.image.block.workers import processors
+
+        return min(parallel, processors())
 
     def run(self) -> None:
         """Copy.
@@ -140,214 +142,107 @@ class Conversion:
             ConvertFailed: an image could not be read or written.
         """
         total = self._count() if self.count_first else 0
-        self._known_to = 0
-        self._buffer = bytearray(self.buffer_size)
-        at = done = 0
-        while at < self.size:
-            length = self._step(at)
-            kind = self._kind
-            writes_zeroes = kind == _ZERO and not self.minimum_hole
-            if writes_zeroes:
-                length = min(length, self.buffer_size)
-            if kind == _DATA or writes_zeroes:
-                done += length
-                if self.watch is not None and total:
-                    self.watch(done, total)
-            self._copy(kind, at, length)
-            at += length
-        if self.compressed:
-            self._write(self.target.write_compressed, 0, b"")  # the end of the file is rounded up
+        if self.threads <= 1 or self.reader.size <= self.reader.limit:
+            self._copy(total, None)
+            return
+        from thinvirt.image.block.workers import Workers
+
+        with Workers(self.threads) as workers:
+            for root in self._graphs:
+                root.graph.workers = workers
+            try:
+                self._copy(total, workers)
+            finally:
+                for root in self._graphs:
+                    root.graph.workers = None
 
     def _count(self) -> int:
         """Return how many bytes will be copied."""
-        at = total = 0
-        while at < self.size:
-            length = self._step(at)
-            if self._kind == _DATA or (self._kind == _ZERO and not self.minimum_hole):
-                total += length
-            at += length
-        return total
+        return sum(piece.length for piece in self.reader.steps() if self.reader.copies(piece))
 
-    # ---------------------------------------------------------------- what comes next
-
-    def _step(self, at: int) -> int:
-        """Return how many bytes from `at` on are of one kind, and note the kind."""
-        source = self._source(at)
-        past_backing = False
-        length = min(self.size - at, MAX_STEP)
-        if self.backing_size is not None:
-            if at >= self.backing_size:
-                past_backing = True
-            else:
-                length = min(length, self.backing_size - at)
-        if self._known_to <= at:
-            extent, length = self._status(source, at, length)
-            if extent.flags & Status.ZERO:
-                self._kind = _BACKING if past_backing else _ZERO
-            elif extent.flags & Status.DATA or not self.has_backing:
-                self._kind = _DATA
-            else:
-                self._kind = _BACKING
-            self._known_to = at + length
-        length = min(length, self._known_to - at)
-        if self._kind == _DATA:
-            length = min(length, self.buffer_size)
-        if self.compressed:
-            if length < self.cluster:
-                length = min(self.cluster, self.size - at)
-                self._kind = _DATA
-            else:
-                length -= length % self.cluster
-        return length
-
-    def _source(self, at: int) -> Source:
-        for source in self.sources:
-            if at < source.end:
-                return source
-        raise AssertionError(at)
-
-    def _status(self, source: Source, at: int, length: int) -> tuple[Extent, int]:
-        """Return what the source has there, and for how long, rounded to its alignment."""
-        node = source.image.node
-        base: BlockNode | None = None
-        if self.has_backing:
-            top = skip_filters(node)
-            base = top.backing if top is not None else None
-        offset = at - source.start
-        while True:
-            try:
-                extent = status_above(node, base, offset, length)
-                break
-            except BlockError as error:
-                if not self.salvage:
-                    action = "reading block status at offset"
-                    raise ConvertFailed(action, offset, error) from error
-                if length > SECTOR:
-                    length = -(-(length // SECTOR) // 4) * SECTOR
-                    continue
-                self._warn("block status at offset", offset, error)
-                extent = _unknown(SECTOR)
-                break
-        length = -(-extent.length // SECTOR) * SECTOR
-        tail = (offset + length) % source.alignment
-        if length > tail:
-            length -= tail
-        return extent, length
-
-    # ---------------------------------------------------------------- moving bytes
-
-    def _copy(self, kind: str, at: int, length: int) -> None:
-        if kind == _BACKING:
-            return
-        if kind == _ZERO:
-            if self.minimum_hole:
-                self._write_zeroes(at, length)
-            else:
-                self._write_data(at, memoryview(bytes(length)))
-            return
-        if self.copy_range and self._copied_by_host(at, length):
-            return
-        view = memoryview(self._buffer)[:length]
-        self._read(at, view)
-        if not self.minimum_hole or (self.compressed and not is_zero(view)):
-            self._write_data(at, view)
-        elif self.compressed:
-            self._write_zeroes(at, length)
+    def _copy(self, total: int, workers: Workers | None) -> None:
+        writer = self._writer(workers)
+        if self.copy_range:
+            self._copy_by_host(total, writer)
+        elif workers is None or isinstance(writer, PackingWriter):
+            self._write_all(self.reader.pieces(), total, writer)
         else:
-            self._write_pieces(at, view)
+            from thinvirt.image.block.workers import read_ahead
 
-    def _write_pieces(self, at: int, view: memoryview) -> None:
-        for is_data, start, end in pieces(
-            self._buffer, len(view), at, minimum=self.minimum_hole, alignment=self.alignment
-        ):
-            if is_data:
-                self._write_data(at + start, view[start:end])
-            else:
-                self._write_zeroes(at + start, end - start)
+            ahead = read_ahead(self.reader.pieces(), _READ_AHEAD)
+            try:
+                self._write_all(ahead, total, writer)
+            finally:
+                ahead.close()
+        writer.finish()
 
-    def _write_zeroes(self, at: int, length: int) -> None:
-        if self.reads_zero:
-            return
+    def _write_all(self, pieces: Iterator[Piece], total: int, writer: Writer) -> None:
+        done = 0
         try:
-            self.target.write_zeroes(at, length, WriteFlags.MAY_UNMAP)
-        except BlockError as error:
-            raise ConvertFailed("writing at byte", at, error) from error
+            for piece in pieces:
+                done = self._report(piece, done, total)
+                writer.put(piece)
+        except ConvertFailed as error:
+            if not error.action.startswith("writing"):
+                writer.finish()  # what came before
+            raise
 
-    def _write_data(self, at: int, data: memoryview) -> None:
-        self._write(
-            self.target.write_compressed if self.compressed else self.target.write, at, data
+    def _copy_by_host(self, total: int, writer: Writer) -> None:
+        """Copy with the host's help as long as it helps."""
+        reader = self.reader
+        copier = HostCopier(self.target, reader)
+        limit, reader.limit = reader.limit, _HOST_COPY
+        done = 0
+        for piece in reader.steps():
+            done = self._report(piece, done, total)
+            if piece.kind != Kind.DATA:
+                writer.put(piece)
+            elif not copier.copied(piece):
+                reader.limit = limit
+                end = piece.at + piece.length
+                for at in range(piece.at, end, limit):
+                    for part in reader.load(Piece(piece.kind, at, min(limit, end - at))):
+                        writer.put(part)
+
+    def _report(self, piece: Piece, done: int, total: int) -> int:
+        if self.reader.copies(piece):
+            done += piece.length
+            if self.watch is not None and total:
+                self.watch(done, total)
+        return done
+
+    def _writer(self, workers: Workers | None) -> Writer:
+        node = self.target.node
+        places = Places(
+            minimum_hole=self.minimum_hole,
+            alignment=max(
+                _power_below(self.minimum_hole // SECTOR) * SECTOR,
+                -(-node.request_alignment // SECTOR) * SECTOR,
+            ),
+            reads_zero=self.reads_zero,
         )
-        if self.pace is not None:
-            self.pace(len(data))
+        if self.compressed and isinstance(node, ClusterPacker):
+            packer = Packing(node, self.effort, workers)
+            return PackingWriter(self.target, self.reader, places, self.pace, packer)
+        if self.compressed:
+            return CompressingWriter(self.target, self.reader, places, self.pace)
+        if self.out_of_order and workers is not None and node.driver == "raw" and not self.pace:
+            return UnorderedWriter(self.target, self.reader, places, workers)
+        return Writer(self.target, self.reader, places, self.pace)
 
-    @staticmethod
-    def _write(
-        write: Callable[[int, memoryview | bytes], None], at: int, data: memoryview | bytes
-    ) -> None:
-        try:
-            write(at, data)
-        except BlockError as error:
-            raise ConvertFailed("writing at byte", at, error) from error
 
-    def _read(self, at: int, view: memoryview) -> None:
-        """Read a range of the target's, which may lie in several sources."""
-        done = 0
-        while done < len(view):
-            source = self._source(at + done)
-            length = min(len(view) - done, source.end - at - done)
-            offset = at + done - source.start
-            part = view[done : done + length]
-            try:
-                source.image.read_into(offset, part)
-            except BlockError as error:
-                if not self.salvage:
-                    raise ConvertFailed("reading at byte", at, error) from error
-                self._salvage(source, offset, part)
-            done += length
+def _is_separate(node: BlockNode) -> bool:
+    """Whether a graph shares no state with any other."""
+    return node.driver in _SEPARATE and all(
+        _is_separate(child.node) for child in node.children.values()
+    )
 
-    def _salvage(self, source: Source, offset: int, view: memoryview) -> None:
-        """Read sector by sector; what cannot be read becomes zeroes."""
-        for start in range(0, len(view), SECTOR):
-            part = view[start : start + SECTOR]
-            try:
-                source.image.read_into(offset + start, part)
-            except BlockError as error:
-                self._warn("offset", offset + start, error)
-                part[:] = bytes(len(part))
 
-    def _warn(self, what: str, offset: int, error: BlockError) -> None:
-        if self.warn is not None:
-            self.warn(f"error while reading {what} {offset}: {error.reason}")
-
-    def _copied_by_host(self, at: int, length: int) -> bool:
-        """Let the host copy between its files; return whether it did. The first no is for good.
-
-        A copy that fails on the way is made again, from its beginning, by reading and writing.
-        """
-        source = self._source(at)
-        if at + length > source.end:
-            return False
-        done = 0
-        try:
-            while done < length:
-                extent = source.image.node.status(at - source.start + done, length - done)
-                if not extent.flags & Status.OFFSET_VALID or extent.node is None:
-                    raise NotSupported
-                self.target.node.copy_from_file(
-                    extent.node, extent.host_offset, at + done, extent.length
-                )
-                done += extent.length
-        except BlockError:
-            self.copy_range = False
-        return self.copy_range
+def _backing_size(node: BlockNode) -> int | None:
+    backing = backing_chain_next(node)
+    return backing.size if backing is not None else None
 
 
 def _power_below(number: int) -> int:
     """Return the largest power of two that is not above `number`, 1 for 0."""
     return 1 << max(number.bit_length() - 1, 0)
-
-
-def _unknown(length: int) -> Extent:
-    from thinvirt.image.block.node import Extent
-
-    return Extent(length, Status.DATA)

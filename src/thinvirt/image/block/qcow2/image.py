@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import errno
 
-from thinvirt.image.block.abilities import Repair
-from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_reason
+from thinvirt.image.block.abilities import Repair, StatusRuns
+from thinvirt.image.block.errors import BlockError, NotSupported, with_reason
 from thinvirt.image.block.flags import SECTOR, Open, Role, Status, WriteFlags
 from thinvirt.image.block.node import Extent
 from thinvirt.image.block.qcow2 import header as head
@@ -13,13 +13,14 @@ from thinvirt.image.block.qcow2.mapping import find_run
 from thinvirt.image.block.qcow2.operations import Operations
 from thinvirt.image.block.qcow2.options import RunTime
 from thinvirt.image.block.schema import OptionsIn
-from thinvirt.image.formats.qcow2.entries import SUBCLUSTERS, Kind, compressed_range
+from thinvirt.image.formats.qcow2.entries import SUBCLUSTERS, Kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from typing import Any
 
+    from thinvirt.image.block.abilities import StatusRun
     from thinvirt.image.block.node import BlockNode, Buffer, Graph
     from thinvirt.image.block.options import Options
     from thinvirt.image.block.qcow2.allocator import Refcounts
@@ -33,7 +34,7 @@ _CREATION = "thinvirt.image.block.qcow2.creation_options"
 _VERSION_3_ZERO_FLAGS = WriteFlags.MAY_UNMAP | WriteFlags.NO_FALLBACK
 
 
-class Qcow2Node(Operations):
+class Qcow2Node(Operations, StatusRuns):
     """A qcow2 image.
 
     Attributes:
@@ -350,21 +351,46 @@ class Qcow2Node(Operations):
                 return self.cipher.decrypt(where, data)
             return data
         if kind == Kind.COMPRESSED:
-            return self._read_compressed(place, offset % self.cluster_size, length)
+            from thinvirt.image.block.qcow2.compressed import read_cluster
+
+            return bytes(read_cluster(self, place, offset % self.cluster_size, length))
         unallocated = kind in (Kind.UNALLOCATED, Kind.UNALLOCATED_RESERVED)
         if unallocated and self.backing is not None:
             self.file.debug_event("read_backing_aio")
             return self.backing.read(offset, length)
         return bytes(length)
 
-    def _read_compressed(self, entry: int, start: int, length: int) -> bytes:
-        from thinvirt.image.block.qcow2.codecs import decompress
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Read into a buffer, without a copy where that is possible."""
+        length = len(buffer)
+        is_odd = (offset | length) & self.request_alignment - 1 or offset + length > self.size
+        if is_odd or self.copy_on_read or self.max_transfer:
+            super().read_into(offset, buffer)
+            return
+        self._alive()
+        done = 0
+        while done < length:
+            at = offset + done
+            kind, run, place = find_run(self, at, length - done)
+            if kind == Kind.COMPRESSED:
+                from thinvirt.image.block.qcow2.compressed import read_clusters
 
-        place, size = compressed_range(entry, self.cluster_bits)
-        self.file.debug_event("read_compressed")
-        packed = self.file.read(place, size)
-        cluster = decompress(packed, self.cluster_size, self.header.compression_type)
-        return cluster[start : start + length]
+                run = read_clusters(self, at, place, buffer[done:])
+            else:
+                self._fill(kind, at, place, buffer[done : done + run])
+            done += run
+
+    def _fill(self, kind: int, offset: int, place: int, view: memoryview) -> None:
+        """Read a run that is not compressed."""
+        unallocated = kind in (Kind.UNALLOCATED, Kind.UNALLOCATED_RESERVED)
+        if kind == Kind.NORMAL and self.cipher is None:
+            self.file.debug_event("read_aio")
+            self.data_file.read_into(place, view)
+        elif unallocated and self.backing is not None:
+            self.file.debug_event("read_backing_aio")
+            self.backing.read_into(offset, view)
+        else:
+            view[:] = self._read_run(kind, offset, len(view), place)
 
     def encrypt(self, host: int, guest: int, data: Buffer) -> bytes:
         """Return guest data as it is to be stored at a host offset."""
@@ -379,17 +405,32 @@ class Qcow2Node(Operations):
         self._written(offset, len(data))
 
     def _write_compressed(self, offset: int, data: Buffer) -> None:
+        from thinvirt.image.block.qcow2.compressed import write_clusters
+
         self._alive()
-        if self.header.has_data_file:
-            raise NotSupported
-        size = self.cluster_size
-        end = offset + len(data)
-        if offset % size or (end % size and end != self.size):
-            raise failed(errno.EINVAL, offset=offset)
-        view = memoryview(data)
-        for at in range(0, len(data), size):
-            self.writer.write_compressed(offset + at, view[at : at + size])
+        write_clusters(self, offset, data)
         self._written(offset, len(data))
+
+    def pack_cluster(self, data: Buffer, effort: str) -> bytes | None:
+        """Return a cluster's data compressed; see `compressed.pack`."""
+        from thinvirt.image.block.qcow2.compressed import pack
+
+        return pack(self, data, effort)
+
+    def write_packed(self, offset: int, data: Buffer, packed: bytes | None) -> None:
+        """Store what `pack_cluster` returned."""
+        from thinvirt.image.block.qcow2.compressed import write_packed
+
+        self._check_writable(offset, len(data))
+        self._alive()
+        self._unflushed = True
+        write_packed(self, offset, data, packed)
+        self._written(offset, len(data))
+
+    def _copy_from_file(self, file: BlockNode, file_offset: int, offset: int, length: int) -> None:
+        self._alive()
+        self.writer.copy_from_file(file, file_offset, offset, length)
+        self._written(offset, length)
 
     def _write_zeroes(self, offset: int, length: int, flags: int) -> None:
         from thinvirt.image.block.qcow2.zeroing import write_zeroes
@@ -426,6 +467,16 @@ class Qcow2Node(Operations):
             if flags & Status.OFFSET_VALID and self._has_metadata_preallocation():
                 flags |= Status.RECURSE
         return Extent(run, flags, place, node)
+
+    def status_runs(self, start: int, end: int, *, want_zero: bool) -> Iterator[StatusRun] | None:
+        """Return the status of a range piece by piece."""
+        from thinvirt.image.block.qcow2.runs import status_runs
+
+        self._alive()
+        if self.cipher is not None or self.request_alignment > SECTOR:
+            return None
+        looks_below = want_zero and self._has_metadata_preallocation()
+        return status_runs(self, start, end, want_zero=want_zero, looks_below=looks_below)
 
     def _has_metadata_preallocation(self) -> bool:
         """Whether much of what is counted as used takes no space on the host (then ask it)."""

@@ -6,7 +6,6 @@ import errno
 
 from thinvirt.image.block.errors import BlockError, NotSupported, failed
 from thinvirt.image.block.flags import WriteFlags
-from thinvirt.image.block.qcow2 import codecs
 from thinvirt.image.block.qcow2.core import Freed, Unsettled
 from thinvirt.image.block.qcow2.guard import c_hex
 from thinvirt.image.block.status import status_above
@@ -18,7 +17,6 @@ from thinvirt.image.formats.qcow2.entries import (
     SUBCLUSTERS_ALLOCATED,
     Kind,
     cluster_kind,
-    compressed_entry,
     subcluster_kind,
     subcluster_mask,
     subcluster_run,
@@ -28,7 +26,7 @@ from thinvirt.image.formats.qcow2.refcounts import pack_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from thinvirt.image.block.node import Buffer
+    from thinvirt.image.block.node import BlockNode, Buffer
     from thinvirt.image.block.qcow2.core import Image, TableLike
 
 MAX_RUN = 0x7FFFFE00  # bytes handled in one go: QEMU's largest request
@@ -540,42 +538,30 @@ class Writer:
                 image.refcounts.free(placement.host, size, Freed.NEVER)
         placements.clear()
 
-    # ---------------------------------------------------------------- compressed
+    # ---------------------------------------------------------------- copied by the host
 
-    def write_compressed(self, offset: int, data: Buffer) -> None:
-        """Store one cluster compressed, or as it is if that saves nothing.
+    def copy_from_file(self, file: BlockNode, file_offset: int, offset: int, length: int) -> None:
+        """Let the host copy from one of its files; see `BlockNode.copy_from_file`.
 
         Raises:
-            BlockError: it failed, or the cluster holds data already (``errno.EIO``).
+            NotSupported: not of this file, or not into this image.
+            BlockError: as `write`.
         """
         image = self.image
-        size = image.cluster_size
-        whole: Buffer = data if len(data) == size else bytes(data).ljust(size, b"\0")
-        packed = codecs.compress(whole, image.header.compression_type)
-        self.store_compressed(offset, data, packed)
-
-    def store_compressed(self, offset: int, data: Buffer, packed: bytes | None) -> None:
-        """Store what `codecs.compress` made of a cluster; None stores `data` plainly."""
-        image = self.image
-        if packed is None:
-            self.write(offset, data)
-            return
-        table, index = self.table_for(offset)
-        step = 2 if image.extended else 1
-        if table.values[index * step] & OFFSET_MASK:
-            raise failed(errno.EIO, offset=offset)
-        place = image.refcounts.allocate_bytes(len(packed))
-        image.file.debug_event("l2_update_compressed")
-        try:
-            image.guard.check_data(place, len(packed))
-            image.file.debug_event("write_compressed")
-            image.file.write(place, packed)
-        except BlockError:
-            if not image.is_dead:
-                image.refcounts.free(place, len(packed), Freed.NEVER)
-            raise
-        table, index = self.table_for(offset)
-        table.values[index * step] = compressed_entry(place, len(packed), image.cluster_bits)
-        if image.extended:
-            table.values[index * step + 1] = 0
-        table.touch(index * step, step)
+        if image.cipher is not None:
+            raise NotSupported
+        done = 0
+        while done < length:
+            host, count, placements = self.place(offset + done, min(length - done, MAX_RUN))
+            try:
+                image.guard.check_data(host, count)
+                self._zero_edges(placements)
+                image.data_file.copy_from_file(file, file_offset + done, host, count)
+                for placement in reversed(placements):
+                    if placement.copies and not placement.is_zeroed:
+                        self.copy_edges(placement)
+                self.link(placements)
+            except BlockError:
+                self.abort(placements)
+                raise
+            done += count

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
+
+from thinvirt.image.block.abilities import Effort
 from thinvirt.image.block.errors import BlockError, ForeignDriver
 from thinvirt.image.block.flags import SECTOR, Open
-from thinvirt.image.ops.convert import MAX_BUFFER, MINIMUM_HOLE, Conversion, ConvertFailed
+from thinvirt.image.ops.convert import (
+    MAX_BUFFER,
+    MINIMUM_HOLE,
+    PARALLEL,
+    Conversion,
+    ConvertFailed,
+)
 from thinvirt.image.qemu_img.commandline import Words, add_options, asks_help, number_of
 from thinvirt.image.qemu_img.getopt import (
-    ACCEPTED,
     CACHE,
-    DIFFERS,
     FORCE_SHARE,
     HELP,
     IMAGE_OPTS,
@@ -46,16 +53,14 @@ COMMAND = Command(
         Option("backing", "-B", "FILE", "backing file of the target; what it shows is not copied"),
         Option("backing-format", "-F", "FORMAT", "format of the backing file"),
         Option("compress", "-c", "", "compress the target"),
-        Option(
-            "copy-range", "-C", "", "share blocks where the file system can (raw target)", DIFFERS
-        ),
+        Option("copy-range", "-C", "", "share blocks where the file system can"),
         Option("snapshot", "-l", "SNAPSHOT", "of a snapshot of the image"),
         Option("sparse", "-S", "SIZE", "zeroes in a row that become a hole (4k), 0 for none"),
         Option("no-create", "-n", "", "the target exists already"),
         Option("zero", "--target-is-zero", "", "and reads as zeroes all over"),
         Option("target-opts", "--target-image-opts", "", "and is named by options"),
-        Option("parallel", "-m", "NUMBER", "requests at a time; accepted", ACCEPTED),
-        Option("out-of-order", "-W", "", "write in any order; accepted", ACCEPTED),
+        Option("parallel", "-m", "NUMBER", "threads at most (8), never more than processors"),
+        Option("out-of-order", "-W", "", "write in any order (raw target)"),
         Option("rate", "-r", "RATE", "bytes a second at most"),
         Option("salvage", "--salvage", "", "read around errors"),
         Option("bitmaps", "--bitmaps", "", "copy persistent bitmaps too"),
@@ -71,6 +76,7 @@ COMMAND = Command(
 )
 
 _MAX_PARALLEL = 16
+_EFFORT = "THIN_IMG_COMPRESSION"  # an option would change which options qemu-img has
 
 
 def run(words: list[str]) -> int:
@@ -93,6 +99,7 @@ class _Request:
         self.options: str | None = None
         self.minimum_hole = MINIMUM_HOLE
         self.rate = 0
+        self.parallel = PARALLEL
         self.load: Callable[[BlockNode], None] | None = None
 
     def has(self, key: str) -> bool:
@@ -110,12 +117,20 @@ class _Request:
         elif key == "sparse":
             self.minimum_hole = _sparse_size(value)
         elif key == "parallel":
-            _check_parallel(value)
+            self.parallel = _parallel(value)
         elif key == "snapshot":
             from thinvirt.image.qemu_img.snapshot_option import snapshot_loader
 
             self.load = snapshot_loader(value)
         self.given[key] = value
+
+    @property
+    def effort(self) -> str:
+        """How hard to try to make a compressed image small."""
+        effort = os.environ.get(_EFFORT, "") or Effort.FAST
+        if effort not in Effort.ALL:
+            console.fail(f"{_EFFORT} is one of {', '.join(Effort.ALL)}, not '{effort}'")
+        return effort
 
     def check(self) -> None:
         """Refuse what does not fit together."""
@@ -156,7 +171,7 @@ def _sparse_size(text: str) -> int:
     return size
 
 
-def _check_parallel(text: str) -> None:
+def _parallel(text: str) -> int:
     from thinvirt.image.block.schema import parse_number
 
     try:
@@ -168,6 +183,7 @@ def _check_parallel(text: str) -> None:
             "Invalid number of coroutines. Allowed number of coroutines is between 1 and "
             f"{_MAX_PARALLEL}"
         )
+    return number
 
 
 class _Conversion:
@@ -263,6 +279,9 @@ class _Conversion:
                 # Salvaging shows beforehand which metadata cannot be read, as qemu-img does.
                 count_first=self.has("progress") or self.has("salvage"),
                 pace=pacer(self.request.rate),
+                parallel=self.request.parallel,
+                out_of_order=self.has("out-of-order"),
+                effort=self.request.effort,
             )
             conversion.run()
         except ConvertFailed as error:

@@ -1,0 +1,197 @@
+"""Reading and writing of compressed clusters."""
+
+from __future__ import annotations
+
+import errno
+
+from thinvirt.image.block.abilities import Effort
+from thinvirt.image.block.errors import BlockError, NotSupported, failed
+from thinvirt.image.block.qcow2.codecs import compress, decompress
+from thinvirt.image.block.qcow2.core import Freed
+from thinvirt.image.block.qcow2.mapping import find_run
+from thinvirt.image.formats.qcow2.entries import (
+    OFFSET_MASK,
+    Kind,
+    compressed_entry,
+    compressed_range,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from thinvirt.image.block.node import Buffer
+    from thinvirt.image.block.qcow2.image import Qcow2Node
+
+_MAX_READ = 4 << 20  # host bytes read at once
+
+
+def read_cluster(image: Qcow2Node, entry: int, start: int, length: int) -> Buffer:
+    """Return a part of one compressed cluster.
+
+    Args:
+        image: whose cluster it is.
+        entry: its L2 entry.
+        start: first byte within the cluster.
+        length: bytes, all in it.
+
+    Raises:
+        BlockError: it cannot be read, or is damaged.
+    """
+    place, size = compressed_range(entry, image.cluster_bits)
+    image.file.debug_event("read_compressed")
+    packed = image.file.read(place, size)
+    cluster = decompress(packed, image.cluster_size, image.header.compression_type)
+    return cluster if length == len(cluster) else memoryview(cluster)[start : start + length]
+
+
+def read_clusters(image: Qcow2Node, offset: int, entry: int, view: memoryview) -> int:
+    """Read compressed clusters that follow one another, in the threads that the graph has.
+
+    Args:
+        image: whose clusters they are.
+        offset: guest offset of the first byte wanted.
+        entry: the L2 entry there.
+        view: where the bytes go; other clusters may be behind the compressed ones.
+
+    Returns:
+        The bytes read.
+
+    Raises:
+        BlockError: as `read_cluster`.
+    """
+    size = image.cluster_size
+    workers = image.graph.workers
+    start = offset % size
+    if workers is None or start + len(view) <= size:
+        length = min(size - start, len(view))
+        view[:length] = read_cluster(image, entry, start, length)
+        return length
+    ranges = _gather(image, offset, entry, start + len(view))
+    packed = _read_packed(image, ranges)
+    compression_type = image.header.compression_type
+    end = min(len(ranges) * size - start, len(view))
+
+    def unpack(number: int) -> None:
+        """Put one cluster where it belongs."""
+        cluster = decompress(packed[number], size, compression_type)
+        at = number * size - start
+        if at >= 0 and at + size <= end:
+            view[at : at + size] = cluster
+        else:
+            first, last = max(at, 0), min(at + size, end)
+            view[first:last] = memoryview(cluster)[first - at : last - at]
+
+    workers.map(unpack, range(len(ranges)))
+    return end
+
+
+def _gather(image: Qcow2Node, offset: int, entry: int, length: int) -> list[tuple[int, int]]:
+    """Return (host offset, bytes) of compressed clusters as long as they follow one another.
+
+    `length` bytes from the first one's start on are of interest.
+    """
+    size, bits = image.cluster_size, image.cluster_bits
+    start = offset - offset % size
+    ranges = [compressed_range(entry, bits)]
+    total = ranges[0][1]
+    while len(ranges) * size < length and total < _MAX_READ:
+        kind, _, entry = find_run(image, start + len(ranges) * size, size)
+        if kind != Kind.COMPRESSED:
+            break
+        ranges.append(compressed_range(entry, bits))
+        total += ranges[-1][1]
+    return ranges
+
+
+def _read_packed(image: Qcow2Node, ranges: list[tuple[int, int]]) -> list[Buffer]:
+    """Return the content of host ranges; those that overlap or touch are read together."""
+    packed: list[Buffer] = []
+    first = 0
+    while first < len(ranges):
+        start, size = ranges[first]
+        end = start + size
+        last = first + 1
+        while last < len(ranges) and start <= ranges[last][0] <= end:
+            end = max(end, sum(ranges[last]))
+            last += 1
+        for _ in range(first, last):
+            image.file.debug_event("read_compressed")
+        data = memoryview(image.file.read(start, end - start))
+        packed += [data[place - start : place - start + size] for place, size in ranges[first:last]]
+        first = last
+    return packed
+
+
+# -------------------------------------------------------------------- writing
+
+
+def write_clusters(image: Qcow2Node, offset: int, data: Buffer) -> None:
+    """Store whole clusters, the last of the image excepted, compressed.
+
+    Nothing at all rounds the end of the file up to a sector.
+
+    Raises:
+        BlockError: it failed, or a cluster holds data already (``errno.EIO``).
+    """
+    _check(image, offset, len(data))
+    if not data:
+        _round_up(image)
+    size = image.cluster_size
+    view = memoryview(data)
+    for at in range(0, len(data), size):
+        cluster = view[at : at + size]
+        store(image, offset + at, cluster, pack(image, cluster, Effort.FAST))
+
+
+def write_packed(image: Qcow2Node, offset: int, data: Buffer, packed: bytes | None) -> None:
+    """Store one cluster that `pack` made smaller, or as it is; see `write_clusters`."""
+    _check(image, offset, len(data))
+    store(image, offset, data, packed)
+
+
+def _check(image: Qcow2Node, offset: int, length: int) -> None:
+    if image.header.has_data_file:
+        raise NotSupported
+    size = image.cluster_size
+    end = offset + length
+    if offset % size or (end % size and end != image.size):
+        raise failed(errno.EINVAL, offset=offset)
+
+
+def _round_up(image: Qcow2Node) -> None:
+    try:
+        image.file.truncate(image.file.size)  # which is whole sectors, while a file may end within
+    except NotSupported:
+        return  # a device ends where it ends
+
+
+def pack(image: Qcow2Node, data: Buffer, effort: str) -> bytes | None:
+    """Return a cluster's data compressed, None if that saves nothing; may run in any thread."""
+    size = image.cluster_size
+    whole: Buffer = data if len(data) == size else bytes(data).ljust(size, b"\0")
+    return compress(whole, image.header.compression_type, effort)
+
+
+def store(image: Qcow2Node, offset: int, data: Buffer, packed: bytes | None) -> None:
+    """Store what `pack` made of a cluster; None stores `data` plainly."""
+    if packed is None:
+        image.writer.write(offset, data)
+        return
+    table, index = image.table_for(offset)
+    step = 2 if image.extended else 1
+    if table.values[index * step] & OFFSET_MASK:
+        raise failed(errno.EIO, offset=offset)
+    place = image.refcounts.allocate_bytes(len(packed))
+    image.file.debug_event("l2_update_compressed")
+    try:
+        image.guard.check_data(place, len(packed))
+        image.file.debug_event("write_compressed")
+        image.file.write(place, packed)
+    except BlockError:
+        if not image.is_dead:
+            image.refcounts.free(place, len(packed), Freed.NEVER)
+        raise
+    table, index = image.table_for(offset)
+    table.values[index * step] = compressed_entry(place, len(packed), image.cluster_bits)
+    if image.extended:
+        table.values[index * step + 1] = 0
+    table.touch(index * step, step)
