@@ -42,6 +42,9 @@ def prepare(scenario: Scenario) -> None:
     """Make the start in the current folder."""
     for line in scenario.setup:
         program, *words = _words(line)
+        if program == "thin-img":  # QEMU's cannot time a key derivation on a busy machine
+            assert main(["thin-img", *words]) == 0
+            continue
         subprocess.run([program, *words], check=True, capture_output=True, timeout=60)
     if scenario.damage is not None:
         scenario.damage()
@@ -304,13 +307,13 @@ def _key_ways(driver: str, key: str) -> tuple[tuple[str, ...], ...]:
 
 
 _QCOW2_LUKS = (
-    f"qemu-img create -q --object secret,id=k,data=old -f qcow2 -o encrypt.format=luks,"
+    f"thin-img create -q --object secret,id=k,data=old -f qcow2 -o encrypt.format=luks,"
     f"encrypt.key-secret=k,encrypt.{_FAST.replace(',', ',encrypt.')},cluster_size=4096 disk 64K",
     "qemu-io --object secret,id=k,data=old --image-opts -c 'write -P 1 0 20k' "
     "driver=qcow2,file.filename=disk,encrypt.key-secret=k",
 )
 _PURE_LUKS = (
-    f"qemu-img create -q --object secret,id=k,data=old -f luks -o key-secret=k,{_FAST} disk 64K",
+    f"thin-img create -q --object secret,id=k,data=old -f luks -o key-secret=k,{_FAST} disk 64K",
     "qemu-io --object secret,id=k,data=old --image-opts -c 'write -P 1 0 20k' "
     "driver=luks,file.filename=disk,key-secret=k",
 )
@@ -345,7 +348,7 @@ AMEND = {
         f"amend -q {_LUKS} -o encrypt.state=active,encrypt.new-secret=n,encrypt.iter-time=10 "
         f"{_QCOW2_KEY}k",
         f"amend -q {_LUKS} -o encrypt.state=inactive,encrypt.old-secret=k {_QCOW2_KEY}n"),
-        views=_QCOW2_VIEW),
+        (), _QCOW2_VIEW),
     "amend LUKS key slot": Scenario(_PURE_LUKS, thin(
         f"amend -q {_LUKS} -o state=active,new-secret=n,iter-time=10 {_PURE_KEY}k",
         f"amend -q {_LUKS} -o state=inactive,keyslot=0 {_PURE_KEY}n"),

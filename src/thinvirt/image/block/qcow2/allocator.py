@@ -433,7 +433,7 @@ class Refcounts:
         blocks = refcount_blocks(start // size + clusters, size, image.refcount_order, not exact)[1]
         entries = blocks if exact else blocks + divide_up(blocks, 2)
         entries = align_up(entries, size // 8)
-        if max(blocks, entries) * 8 > limits.MAX_REFCOUNT_TABLE_BYTES * 8:
+        if entries * 8 > limits.MAX_REFCOUNT_TABLE_BYTES:  # a larger one could not be opened again
             raise failed(errno.EFBIG)
         table = self._grown_table(entries, extra)
         first = start // size // per_block
