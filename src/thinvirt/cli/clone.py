@@ -105,7 +105,7 @@ def _tell(store: "Store", vms: "Sequence[Vm]", took_s: float) -> None:
     count = f"{len(vms)} linked clones" if len(vms) > 1 else "a linked clone"
     names = vms[0].name if len(vms) == 1 else f"{vms[0].name} … {vms[-1].name}"
     print(
-        f"{names}: {count} of {batch.template.ref}, {format_size(batch.virtual_size)}"
+        f"{names}: {count} of {vms[0].origin}, {format_size(batch.virtual_size)}"
         f"{' each' if len(vms) > 1 else ''}, in {format_duration(took_s)}"
     )
 
@@ -200,7 +200,7 @@ def _facts(store: "Store", vm: "Vm") -> dict[str, Any]:
     return {
         "name": vm.name,
         "id": vm.id,
-        "template": vm.template.ref,
+        "template": vm.origin,
         "uuid": identity.uuid,
         "mac": identity.mac,
         "lan_address": identity.lan_address,

@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     argv = ssh.ssh_command(
         port=state.ssh_port,
-        user=args.user or vm.template.facts.get("login_user") or DEFAULT_USER,
+        user=args.user or (vm.template and vm.template.facts.get("login_user")) or DEFAULT_USER,
         key=store_key(store),
         known_hosts=folder_of(store, vm).known_hosts,
         host_alias=store.identity(vm).uuid,

@@ -19,7 +19,7 @@ from thinvirt.run.liveness import RunState
 from thinvirt.run.process import Process, holder_of, send_signal, spawn, uninterrupted, wait_end
 from thinvirt.run.qemu_trouble import explain
 from thinvirt.run.qmp import QmpClient, QmpError
-from thinvirt.vm.qemu import PROGRAM, DiskLayer, Launch, qemu_argv
+from thinvirt.vm.qemu import PROGRAM, DiskLayer, FirmwareFiles, Launch, qemu_argv
 from thinvirt.vm.spec import VmSpec
 
 START_TIMEOUT_S = 60.0  # for QEMU itself to answer; a loaded host takes seconds, not this
@@ -33,7 +33,7 @@ class LaunchRequest:
     """What is to be started; every value resolved.
 
     Attributes:
-        name, uuid, spec, memory_mib, disks, macs: see `thinvirt.vm.qemu.Launch`.
+        name, uuid, spec, memory_mib, disks, firmware, macs: see `thinvirt.vm.qemu.Launch`.
         folder: where its run-time files and its log go.
         accel: what executes the guest's instructions.
         seed: the files of the NoCloud seed by name; empty for none.
@@ -48,6 +48,7 @@ class LaunchRequest:
     spec: VmSpec
     memory_mib: int
     disks: tuple[tuple[DiskLayer, ...], ...]
+    firmware: FirmwareFiles | None = None
     macs: tuple[str, ...]
     folder: VmFolder
     accel: Acceleration
@@ -136,6 +137,7 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
             memory_mib=request.memory_mib,
             accel=request.accel.name,
             disks=request.disks,
+            firmware=request.firmware,
             seed=str(folder.seed) if request.seed else "",
             macs=request.macs,
             lan_ports=tuple(port.sockets for port in ports),

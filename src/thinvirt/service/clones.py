@@ -115,10 +115,11 @@ def qemu_img_commands(store: Store, planned: ClonePlan) -> Iterator[str]:
 
 def qemu_img_twin(store: Store, vm: Vm) -> str:
     """Return the qemu-img command that makes an overlay like the VM's, where the VM's is."""
+    template = vm.require_template()
     return qemu_img_create(
         str(store.overlay(vm)),
-        backing=store.layout.backing_name(vm.template.digest, vm.template.format),
-        backing_format=vm.template.format,
+        backing=store.layout.backing_name(template.digest, template.format),
+        backing_format=template.format,
         virtual_size=vm.batch.virtual_size,
         extended_l2=vm.batch.extended_l2,
     )

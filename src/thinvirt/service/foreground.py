@@ -128,9 +128,11 @@ def _named_vm(store: Store, request: RunRequest, name: str, say: Say) -> Vm:
     if store.catalog.taken([name]):
         vm = store.catalog.find_vm(name)
         wanted = store.catalog.find_template(request.template)
-        if vm.template.name != wanted.name or ("@" in request.template and vm.template != wanted):
+        there = vm.template
+        same = there is not None and there.name == wanted.name
+        if not same or ("@" in request.template and there != wanted):
             raise RequestWrong(
-                f"VM '{vm.name}' is a clone of {vm.template.ref}, not of {request.template}",
+                f"VM '{vm.name}' is a clone of {vm.origin or 'nothing'}, not of {request.template}",
                 hint=f"another name, or: thinvirt rm {vm.name}",
             )
         return _with_spec(store, vm, request.spec)
@@ -237,7 +239,7 @@ class _Foreground:
         return {
             "event": "ready",
             "name": self.vm.name,
-            "template": self.vm.template.ref,
+            "template": self.vm.origin,
             "uuid": identity.uuid,
             "mac": identity.mac,
             "pid": self.state.pid,

@@ -10,7 +10,7 @@ from thinvirt.progress import Progress, Silent
 from thinvirt.run import liveness
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
-from thinvirt.store import Store, Vm
+from thinvirt.store import Store, Template, Vm
 
 _SILENT = Silent()
 _BLOCK = 512  # the unit of st_blocks, whatever the file system
@@ -61,7 +61,7 @@ def list_vms(store: Store, chosen: Selection) -> Iterator[dict[str, Any]]:
             "name": vm.name,
             "id": vm.id,
             "state": state_word(vm, alive),
-            "template": vm.template.ref,
+            "template": vm.origin,
             "ssh_port": state.ssh_port if state else None,
             "virtual_size": vm.batch.virtual_size,
             "disk_bytes": _occupied(f"{folder}/{store.layout.overlay_name(vm.name)}"),
@@ -85,23 +85,26 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
         "name": vm.name,
         "id": vm.id,
         "state": state_word(vm, alive),
-        "template": vm.template.ref,
-        "template_digest": f"sha256:{vm.template.digest}",
+        "template": vm.origin,
         "uuid": identity.uuid,
         "mac": identity.mac,
         "lan_address": identity.lan_address,
         "disk": str(store.overlay(vm)),
         "virtual_size": vm.batch.virtual_size,
         "disk_bytes": occupied(store, vm),
-        "backing": str(store.template_image(vm.template)),
-        "backing_format": vm.template.format,
-        "backing_state": backing_state(store, vm),
-        "extended_l2": vm.batch.extended_l2,
         "batch": vm.batch.id,
         "created": vm.batch.created,
         "console_log": str(store.layout.log_dir(vm.id) / "console.log"),
         "spec": vm.spec.to_facts(),
     }
+    if vm.template is not None:
+        facts |= {
+            "template_digest": f"sha256:{vm.template.digest}",
+            "backing": str(store.template_image(vm.template)),
+            "backing_format": vm.template.format,
+            "backing_state": backing_state(store, vm, vm.template),
+            "extended_l2": vm.batch.extended_l2,
+        }
     if state is not None:
         from thinvirt.run.qemu import is_halted  # loads QMP and subprocess: listings do without
 
@@ -121,7 +124,7 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
     return facts
 
 
-def backing_state(store: Store, vm: Vm) -> str:
+def backing_state(store: Store, vm: Vm, template: Template) -> str:
     """Return whether a VM's disk stands on what it was made for: "ok", or what is the matter.
 
     This looks at names and `stat` alone; ``template verify`` reads everything.
@@ -129,7 +132,6 @@ def backing_state(store: Store, vm: Vm) -> str:
     from thinvirt.image.ops.screen import screen
     from thinvirt.store import Fingerprint
 
-    template = vm.template
     try:
         details = screen(store.overlay(vm), allow_backing=True).details
     except (ImageError, NotFound) as error:

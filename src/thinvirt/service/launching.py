@@ -10,13 +10,15 @@ from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qemu import LaunchRequest, Running
+from thinvirt.service.drives import disk_layers
+from thinvirt.service.firmware import firmware_files
 from thinvirt.service.templates import check_base
 from thinvirt.store import Store, Template, Vm
 from thinvirt.store.layout import cache_home
 from thinvirt.store.trouble import explained
 from thinvirt.units import MIB, format_size
 from thinvirt.vm.identity import mac_address
-from thinvirt.vm.qemu import PROGRAM, DiskLayer
+from thinvirt.vm.qemu import PROGRAM
 from thinvirt.vm.seed import SeedInterface, seed_files
 from thinvirt.vm.spec import VmSpec
 from thinvirt.vm.spec.validate import checked
@@ -49,11 +51,11 @@ def acceleration(say: Say | None = None) -> Acceleration:
     return accel.choose(qemu_program(), cache_dir=cache_home(), say=say)
 
 
-def memory_mib(spec: VmSpec, template: Template) -> int:
+def memory_mib(spec: VmSpec, template: Template | None) -> int:
     """Return how much memory a VM gets: what was asked, else what its template recommends."""
     if spec.memory_mib is not None:
         return spec.memory_mib
-    recommended = template.facts.get("memory_mib")
+    recommended = template.facts.get("memory_mib") if template is not None else None
     return recommended if isinstance(recommended, int) else DEFAULT_MEMORY_MIB
 
 
@@ -115,16 +117,14 @@ def launch_request(
         SeedInterface(mac, identity.lan_address if network.kind == "lan" else None)
         for network, mac in zip(cards, macs, strict=True)
     ]
-    template = vm.template
-    base = DiskLayer(
-        str(store.template_image(template)), "raw" if template.format == "raw" else "qcow2"
-    )
+    variables = store.layout.own_files(vm.batch.id, vm.name).variables
     return LaunchRequest(
         name=vm.name,
         uuid=identity.uuid,
         spec=spec,
-        memory_mib=memory_mib(spec, template),
-        disks=((DiskLayer(str(store.overlay(vm))), base),),
+        memory_mib=memory_mib(spec, vm.template),
+        disks=disk_layers(store, vm, spec),
+        firmware=firmware_files(spec, variables),
         macs=tuple(macs),
         folder=folder_of(store, vm),
         accel=accel,
@@ -171,7 +171,8 @@ def launch_vm(
         run_dir = store.layout.run_dir(vm.id)
         if liveness.read_state(run_dir) is not None:
             raise Conflict(f"VM '{vm.name}' is running already")
-        check_base(store, vm.template)
+        if vm.template is not None:
+            check_base(store, vm.template)
         request = launch_request(store, vm, accel=accel, die_with_parent=die_with_parent, say=say)
         if say is not None:
             for remark in memory_remarks(request.memory_mib, vm.template):
@@ -179,10 +180,10 @@ def launch_vm(
         return qemu.launch(request)
 
 
-def memory_remarks(given_mib: int, template: Template) -> Iterator[str]:
+def memory_remarks(given_mib: int, template: Template | None) -> Iterator[str]:
     """Yield what is doubtful about the memory a VM gets: less than it needs, or than there is."""
-    needed = template.facts.get("min_memory_mib")
-    if isinstance(needed, int) and given_mib < needed:
+    needed = template.facts.get("min_memory_mib") if template is not None else None
+    if template is not None and isinstance(needed, int) and given_mib < needed:
         yield (
             f"{format_size(given_mib * MIB)} of memory is less than the "
             f"{format_size(needed * MIB)} that {template.ref} needs: it may not reach its login"

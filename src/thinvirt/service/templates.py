@@ -147,7 +147,8 @@ def promote(
                 f"VM '{vm.name}' is running, and its disk changes meanwhile",
                 hint=f"thinvirt stop {vm.name}",
             )
-        check_base(store, vm.template)
+        base = vm.require_template()
+        check_base(store, base)
         with store.workspace(f"thinvirt template promote {vm.name}") as workspace:
             image = workspace / "flat"
             flatten(store.overlay(vm), image, progress=progress)
@@ -155,8 +156,8 @@ def promote(
                 store,
                 image,
                 name=chosen,
-                source=f"VM {vm.name} of {vm.template.ref}",
-                facts=vm.template.facts,
+                source=f"VM {vm.name} of {base.ref}",
+                facts=base.facts,
                 progress=progress,
                 move=True,
             )

@@ -10,10 +10,10 @@ and is undone by the next command (`store.recovery`).
 
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from thinvirt.errors import Conflict, NotFound, StoreUnusable, UsageError
 from thinvirt.image.block.hostfile import sync_directory
@@ -23,8 +23,8 @@ from thinvirt.store.store import Store
 from thinvirt.store.trouble import explained
 from thinvirt.units import format_size
 
-if TYPE_CHECKING:
-    from thinvirt.image.ops.overlay import OverlayOptions
+MakeFiles = Callable[[Path, str], None]
+"""Makes the files of the VM with this name in this folder, durably."""
 
 _NAMED = 3  # how many of many are named in a message
 _SECTOR = 512
@@ -37,6 +37,7 @@ def create_batch(
     *,
     spec_json: str = "{}",
     virtual_size: int | None = None,
+    further: "MakeFiles | None" = None,
     extended_l2: bool = True,
     owner: str | None = None,
     progress: Progress | None = None,
@@ -49,6 +50,7 @@ def create_batch(
         names: theirs; checked already.
         spec_json: the specification they share.
         virtual_size: bytes of their disks; None: the template's size.
+        further: makes what each VM has beside its overlay, in the folder it is given.
         extended_l2: give the overlays subclusters.
         owner: a maker (`Store.become_maker`) with whom these VMs go: disposable ones.
         progress: told the number of overlays.
@@ -67,16 +69,68 @@ def create_batch(
         backing_format=template.format,
         extended_l2=extended_l2,
     )
-    with store.maker(f"thinvirt clone {template.ref}") as maker, ExitStack() as undo:
-        batch_id = _reserve(
-            store, template, names, options=options, spec_json=spec_json, maker=maker
-        )
+
+    def make(folder: Path) -> None:
+        if further is not None:
+            for name in names:
+                further(folder, name)
+        files = [store.layout.overlay_name(name) for name in names]
+        create_overlays(folder, files, options, durable=True, progress=progress or Silent())
+
+    draft = _Draft(template, options.virtual_size, options.extended_l2, spec_json)
+    command = f"thinvirt clone {template.ref}"
+    return _make_batch(store, draft, names, make, command=command, owner=owner)
+
+
+def create_own(
+    store: Store, name: str, *, spec_json: str, virtual_size: int, make: "MakeFiles"
+) -> Batch:
+    """Make one VM that is no clone: its disks are its own, or somebody else's.
+
+    Args:
+        store: where.
+        name: the VM's; checked already.
+        spec_json: its specification.
+        virtual_size: bytes of its first disk, 0 if it has none.
+        make: makes its files in the folder it is given, durably; ours are undone if it raises.
+
+    Raises:
+        Conflict: the name is taken.
+        NoSpace: the file system is full; nothing is left behind.
+    """
+    draft = _Draft(None, virtual_size, False, spec_json)
+    command = f"thinvirt install {name}"
+    return _make_batch(store, draft, [name], lambda folder: make(folder, name), command=command)
+
+
+@dataclass(frozen=True, slots=True)
+class _Draft:
+    """A batch's row before there is one."""
+
+    template: Template | None
+    virtual_size: int
+    extended_l2: bool
+    spec_json: str
+
+
+def _make_batch(
+    store: Store,
+    draft: _Draft,
+    names: Sequence[str],
+    make: Callable[[Path], None],
+    *,
+    command: str,
+    owner: str | None = None,
+) -> Batch:
+    """Reserve, make the files, commit; or undo all of it."""
+    with store.maker(command) as maker, ExitStack() as undo:
+        batch_id = _reserve(store, draft, names, maker=maker)
         undo.callback(abandon, store, batch_id)
         with explained(store.layout.home):
             folder = store.layout.batch(batch_id)
             _make_folder(folder)
-            files = [store.layout.overlay_name(name) for name in names]
-            create_overlays(folder, files, options, durable=True, progress=progress or Silent())
+            make(folder)
+            sync_directory(folder)
             sync_directory(store.layout.disks)
         _commit(store, batch_id, names, owner)
         undo.pop_all()
@@ -166,28 +220,23 @@ def name_some(names: Sequence[str], count: int | None = None) -> str:
     return shown if total <= _NAMED else f"{shown} and {total - _NAMED} more"
 
 
-def _reserve(
-    store: Store,
-    template: Template,
-    names: Sequence[str],
-    *,
-    options: "OverlayOptions",
-    spec_json: str,
-    maker: str,
-) -> int:
+def _reserve(store: Store, draft: _Draft, names: Sequence[str], *, maker: str) -> int:
+    template = draft.template
     with store.database.transaction():
         refuse_taken(store, names)
-        if not store.database.row("SELECT 1 FROM templates WHERE id = ?", (template.id,)):
+        if template is not None and not store.database.row(
+            "SELECT 1 FROM templates WHERE id = ?", (template.id,)
+        ):
             raise NotFound(f"template {template.ref} has just been removed")
         return store.database.run(
             "INSERT INTO batches (template_id, state, maker, virtual_size, extended_l2, spec, "
             "created) VALUES (?, 'pending', ?, ?, ?, ?, ?)",
             (
-                template.id,
+                template.id if template is not None else None,
                 maker,
-                options.virtual_size,
-                int(options.extended_l2),
-                spec_json,
+                draft.virtual_size,
+                int(draft.extended_l2),
+                draft.spec_json,
                 int(time.time()),
             ),
         )

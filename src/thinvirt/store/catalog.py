@@ -285,7 +285,12 @@ class Catalog:
             if row is None:
                 raise NotFound(f"there is no batch {batch_id}")
             self._batches[batch_id] = Batch(
-                batch_id, self._template(row[0]), row[1], row[2], bool(row[3]), row[4]
+                batch_id,
+                None if row[0] is None else self._template(row[0]),
+                row[1],
+                row[2],
+                bool(row[3]),
+                row[4],
             )
         return self._batches[batch_id]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from thinvirt.errors import ThinvirtError
 from thinvirt.image.ops.screen import screen
+from thinvirt.store.own_files import own_files
 from thinvirt.store.records import Batch, Fingerprint, Template
 from thinvirt.store.store import Store
 
@@ -78,6 +79,10 @@ def _batch_findings(store: Store, batch: Batch, *, headers: bool) -> Iterator[Fi
     there = set(os.listdir(folder)) if folder.is_dir() else set()  # noqa: PTH208
     for vm in store.catalog.vms_of_batch(batch):
         path = store.overlay(vm)
+        there.difference_update(own.name for own in own_files(store, batch, vm.name))
+        if batch.template is None:
+            there.discard(path.name)
+            continue
         if path.name not in there:
             yield Finding("overlay-missing", path, f"the disk of VM {vm.name} is gone")
             continue

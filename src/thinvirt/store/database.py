@@ -9,7 +9,7 @@ from threading import RLock
 from typing import Any
 
 from thinvirt.errors import NoSpace, StoreUnusable, ThinvirtError
-from thinvirt.store.schema import APPLICATION_ID, SCHEMA, SCHEMA_VERSION
+from thinvirt.store.schema import APPLICATION_ID, MIGRATIONS, SCHEMA, SCHEMA_VERSION
 from thinvirt.store.trouble import explained, full, is_full, read_only
 
 BUSY_TIMEOUT_S = 30.0  # another command's transaction takes milliseconds; a full disk may stall it
@@ -116,6 +116,8 @@ def open_database(home: Path, path: Path, *, writable: bool) -> Database:
         return Database(home, _connect(home, path, joins=False), writable=False, refusal=refusal)
     try:
         connection = _connect(home, path, joins=joins)
+        if writable:
+            _migrate(home, connection)
     except NoSpace as error:
         connection = _connect(home, path, joins=False)
         return Database(home, connection, writable=False, refusal=error)
@@ -154,6 +156,29 @@ def _connect(home: Path, path: Path, *, joins: bool) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _migrate(home: Path, connection: sqlite3.Connection) -> None:
+    """Bring a catalogue of an older version up to this one, a version at a time."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == SCHEMA_VERSION:
+        return
+    with explained(home):
+        connection.execute("PRAGMA foreign_keys = OFF")
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            for step in range(version, SCHEMA_VERSION):  # none, if another command was quicker
+                for statement in MIGRATIONS[step].split(";\n"):
+                    connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            connection.close()
+            raise
+        connection.execute("PRAGMA foreign_keys = ON")
 
 
 def create_database(path: Path, first_row: tuple[str, int, int]) -> None:

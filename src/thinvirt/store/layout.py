@@ -5,6 +5,7 @@ $THINVIRT_HOME/
   templates/DIGEST.qcow2  published template images, mode 0444, never changed after
   disks/BATCH/NAME.qcow2  one overlay per VM; one folder per batch, so a batch appears or
                           vanishes as a whole
+  disks/BATCH/NAME.*      further disks of a VM, its UEFI variables, its TPM's state
   run/ID/                 what exists only while a VM runs: sockets, seed, state, liveness lock
   log/ID/                 serial console, firmware and QEMU output of a VM, until it is removed
   locks/                  advisory locks; each file says who holds it
@@ -42,6 +43,31 @@ def cache_home(environment: dict[str, str] | None = None) -> Path:
     cache = env.get("XDG_CACHE_HOME", "")
     base = Path(cache) if cache.startswith("/") else Path("~/.cache").expanduser()
     return base / USER_HOME_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class OwnFiles:
+    """The files of one VM in its batch's folder, beside its first disk.
+
+    A VM's name has no dot, so what begins with the name and a dot is that VM's alone.
+    """
+
+    folder: Path
+    vm_name: str
+
+    def disk(self, number: int) -> Path:
+        """The disk with this number in the specification, from 1."""
+        return self.folder / f"{self.vm_name}.disk{number}.qcow2"
+
+    @property
+    def variables(self) -> Path:
+        """The variable store of its UEFI firmware."""
+        return self.folder / f"{self.vm_name}.vars.fd"
+
+    @property
+    def tpm_state(self) -> Path:
+        """What its TPM remembers."""
+        return self.folder / f"{self.vm_name}.tpm"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +120,10 @@ class Layout:
     def overlay_name(vm_name: str) -> str:
         """The name of a VM's overlay in its batch's folder."""
         return f"{vm_name}.qcow2"
+
+    def own_files(self, batch_id: int, vm_name: str) -> "OwnFiles":
+        """What a VM may have beside its first disk."""
+        return OwnFiles(self.batch(batch_id), vm_name)
 
     def backing_name(self, digest: str, image_format: str) -> str:
         """The backing file's name in an overlay: relative, so that the store can be moved."""

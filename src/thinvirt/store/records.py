@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from thinvirt.errors import StoreUnusable
+from thinvirt.errors import Conflict, StoreUnusable
 
 if TYPE_CHECKING:
     from thinvirt.vm.spec import VmSpec
@@ -85,7 +85,7 @@ class Batch:
 
     Attributes:
         id: its row, and its folder's name.
-        template: what its overlays are based on.
+        template: what its overlays are based on; None: the VM was installed, or imported.
         spec_json: the VM specification (`thinvirt.vm.spec.VmSpec`) as JSON.
         virtual_size: what the guests see, in bytes.
         extended_l2: whether the overlays have subclusters.
@@ -93,7 +93,7 @@ class Batch:
     """
 
     id: int
-    template: Template
+    template: Template | None
     spec_json: str
     virtual_size: int
     extended_l2: bool
@@ -102,7 +102,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Vm:
-    """One VM: a linked clone of its batch's template.
+    """One VM: a linked clone of its batch's template, or one with disks of its own.
 
     Attributes:
         id: its row; never used again, so what is derived from it is unique.
@@ -117,8 +117,23 @@ class Vm:
     overrides_json: str | None = field(default=None)
 
     @property
-    def template(self) -> Template:
-        """The template its disk is based on."""
+    def template(self) -> Template | None:
+        """The template its disk is based on; None: its disks are its own."""
+        return self.batch.template
+
+    @property
+    def origin(self) -> str:
+        """What it was made of, for people: ``tiny@2``, "" for a VM with disks of its own."""
+        return self.batch.template.ref if self.batch.template else ""
+
+    def require_template(self) -> Template:
+        """Return the template its disk is based on.
+
+        Raises:
+            Conflict: it has none.
+        """
+        if self.batch.template is None:
+            raise Conflict(f"VM '{self.name}' is no clone: its disks are its own")
         return self.batch.template
 
     @property

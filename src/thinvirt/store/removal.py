@@ -10,6 +10,7 @@ from pathlib import Path
 
 from thinvirt.progress import Progress, Silent
 from thinvirt.store.batches import remove_folder
+from thinvirt.store.own_files import own_files
 from thinvirt.store.records import Vm
 from thinvirt.store.store import Store
 from thinvirt.store.trouble import explained
@@ -110,6 +111,8 @@ def _unlink_overlays(
         assert isinstance(batch_id, int)
         if batch_id in left:
             store.layout.overlay(batch_id, str(name)).unlink(missing_ok=True)
+            for path in own_files(store, store.catalog.batch(batch_id), str(name)):
+                path.unlink(missing_ok=True)
         elif batch_id not in whole:
             whole.add(batch_id)
             remove_folder(store.layout.batch(batch_id))

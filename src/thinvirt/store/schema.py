@@ -1,7 +1,38 @@
 """The catalogue's tables. `SCHEMA_VERSION` stands in the file as SQLite's ``user_version``."""
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x7468766D  # "thvm": what file(1) and we know the catalogue by
+
+_BATCHES = """
+CREATE TABLE {name} (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    template_id INTEGER REFERENCES templates (id),
+    state TEXT NOT NULL CHECK (state IN ('pending', 'committed')),
+    maker TEXT,
+    first_vm INTEGER,
+    last_vm INTEGER,
+    virtual_size INTEGER NOT NULL,
+    extended_l2 INTEGER NOT NULL,
+    spec TEXT NOT NULL,
+    created INTEGER NOT NULL
+) STRICT;
+"""
+_BATCHES_INDEX = "CREATE INDEX made_batches ON batches (maker) WHERE maker IS NOT NULL;"
+BATCHES = _BATCHES.format(name="batches") + _BATCHES_INDEX
+
+# What brings a catalogue from one version to the next; each runs in one transaction.
+# SQLite cannot drop NOT NULL from a column: the table is written anew (its "Making Other Kinds Of
+# Table Schema Changes"). Its numbers, and the one that counts them, stay.
+MIGRATIONS = {
+    1: f"""{_BATCHES.format(name="batches_2")}
+INSERT INTO batches_2 SELECT * FROM batches;
+DELETE FROM sqlite_sequence WHERE name = 'batches_2';
+INSERT INTO sqlite_sequence SELECT 'batches_2', seq FROM sqlite_sequence WHERE name = 'batches';
+DROP TABLE batches;
+ALTER TABLE batches_2 RENAME TO batches;
+{_BATCHES_INDEX}
+"""  # noqa: S608 (constants)
+}
 
 # AUTOINCREMENT: an id, and with it a folder's name and a VM's identity, is never used again;
 # template_names does the same for versions: tiny@2 never means another image later.
@@ -11,7 +42,8 @@ APPLICATION_ID = 0x7468766D  # "thvm": what file(1) and we know the catalogue by
 # `pending`, `removals` and `unlinks` are empty but for what commands are doing this moment, or were
 # doing when they were killed; `maker` names the lock its maker holds as long as it lives.
 # A committed batch with a maker is disposable: it goes with its maker (`thinvirt run`).
-SCHEMA = """
+# A batch without a template holds a VM that was installed or imported: its disks are its own.
+SCHEMA = f"""
 CREATE TABLE store (
     uuid TEXT NOT NULL,
     mac_base INTEGER NOT NULL,
@@ -41,20 +73,7 @@ CREATE TABLE template_names (
     last_version INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
-CREATE TABLE batches (
-    id INTEGER PRIMARY KEY AUTOINCREMENT,
-    template_id INTEGER NOT NULL REFERENCES templates (id),
-    state TEXT NOT NULL CHECK (state IN ('pending', 'committed')),
-    maker TEXT,
-    first_vm INTEGER,
-    last_vm INTEGER,
-    virtual_size INTEGER NOT NULL,
-    extended_l2 INTEGER NOT NULL,
-    spec TEXT NOT NULL,
-    created INTEGER NOT NULL
-) STRICT;
-CREATE INDEX made_batches ON batches (maker) WHERE maker IS NOT NULL;
-
+{BATCHES}
 CREATE TABLE vms (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     name TEXT NOT NULL UNIQUE,

@@ -124,7 +124,7 @@ class StoreMachine(RuleBasedStateMachine):
     @invariant()
     def agrees(self) -> None:
         catalog = self.store.catalog
-        assert {vm.name: vm.template.ref for vm in catalog.iter_vms()} == self.vms
+        assert {vm.name: vm.origin for vm in catalog.iter_vms()} == self.vms
         assert {t.ref for t in catalog.templates()} == self.templates.keys()
         files = {p.name.partition(".")[0] for p in self.store.layout.templates.iterdir()}
         assert files == {t.digest for t in catalog.templates()}

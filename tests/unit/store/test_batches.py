@@ -104,7 +104,7 @@ def test_a_moved_store_works(tmp_path: Path, store: Store, tiny: Template) -> No
     (tmp_path / "store").rename(tmp_path / "elsewhere")
     moved = open_store(tmp_path / "elsewhere")
     vm = moved.catalog.find_vm("a")
-    check_base(moved, vm.template)
+    check_base(moved, vm.require_template())
     assert moved.identity(vm) == identity
     assert moved.overlay(vm).exists()
     assert list(findings(moved)) == []

@@ -23,6 +23,7 @@ from thinvirt.image.formats.probe import (
 from thinvirt.image.formats.qcow2.geometry import align_up
 from thinvirt.units import SECTOR
 
+QCOW2_MAGIC = b"QFI\xfb"
 BOOT_SIGNATURE = b"\x55\xaa"  # ends the first sector of every partitioned or bootable PC disk
 FOREIGN = frozenset({"vmdk", "vdi", "vpc", "vhdx"})  # what an installed qemu-img converts for us
 
@@ -85,6 +86,8 @@ def _look(name: str, path: Path, fd: int, size: int, allow_backing: bool) -> tup
     """Return virtual size and details of an open file of format `name`."""
     if name == "raw":
         first = read_exactly(fd, min(size, SECTOR), 0)
+        if first.startswith(QCOW2_MAGIC):  # QEMU takes it for raw; nobody means it so
+            raise CorruptImage("a qcow2 of version 0, which there is not: its header is damaged")
         return align_up(size, SECTOR), {"boot_record": first.endswith(BOOT_SIGNATURE)}
     if name == "iso":
         return align_up(size, SECTOR), {"content": "iso9660"}

@@ -1,0 +1,19 @@
+"""Which files VMs have in the store beside their overlays, going by what was asked for."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from thinvirt.store.records import Batch
+from thinvirt.store.store import Store
+
+
+def own_files(store: Store, batch: Batch, vm_name: str) -> Iterator[Path]:
+    """Yield the files that one VM of a batch may have beside its first disk."""
+    spec = json.loads(batch.spec_json)
+    own = store.layout.own_files(batch.id, vm_name)
+    yield from (own.disk(number) for number in range(1, len(spec.get("disks", ()))))
+    if "firmware" in spec:
+        yield own.variables
+    if "tpm" in spec:
+        yield own.tpm_state
