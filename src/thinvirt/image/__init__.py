@@ -11,7 +11,8 @@ TYPE_CHECKING = False  # importing typing would cost what `thin-img info` saves
 if TYPE_CHECKING:
     from thinvirt.image.block.abilities import Bitmap, CheckResult, Measure, Snapshot
     from thinvirt.image.block.errors import BlockError
-    from thinvirt.image.library.copying import commit, compare, convert, copy_part, rebase
+    from thinvirt.image.library.conversion import convert, copy_into, copy_part
+    from thinvirt.image.library.copying import commit, compare, rebase
     from thinvirt.image.library.image import Extent, Image, Layer, open_image
     from thinvirt.image.library.records import (
         add_bitmap,
@@ -61,6 +62,7 @@ __all__ = [
     "commit",
     "compare",
     "convert",
+    "copy_into",
     "copy_part",
     "create",
     "create_snapshot",
@@ -78,7 +80,8 @@ __all__ = [
 _HOMES = {
     "block.abilities": ("Bitmap", "CheckResult", "Measure", "Snapshot"),
     "block.errors": ("BlockError",),
-    "library.copying": ("commit", "compare", "convert", "copy_part", "rebase"),
+    "library.conversion": ("convert", "copy_into", "copy_part"),
+    "library.copying": ("commit", "compare", "rebase"),
     "library.image": ("Extent", "Image", "Layer", "open_image"),
     "library.records": (
         "add_bitmap",

@@ -13,7 +13,7 @@ from thinvirt.image.block.abilities import BitmapHolder
 from thinvirt.image.block.flags import Open, WriteFlags
 from thinvirt.image.block.names import refresh_filename
 from thinvirt.image.block.root import ClosedOnExit
-from thinvirt.image.block.status import chain, skip_filters
+from thinvirt.image.block.status import chain
 from thinvirt.image.library.session import (
     ImageName,
     Secrets,
@@ -21,6 +21,7 @@ from thinvirt.image.library.session import (
     host_path,
     located,
     shown,
+    top_node,
 )
 from thinvirt.image.ops.info import ImageInfo
 from thinvirt.image.ops.map import map_image
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from typing import Literal, TypeAlias
 
     from thinvirt.image.block.abilities import Bitmap, Snapshot
-    from thinvirt.image.block.node import BlockNode
     from thinvirt.image.block.root import Root
     from thinvirt.image.ops.map import MapEntry
 
@@ -130,7 +130,7 @@ class Image(ClosedOnExit):
     def format(self) -> str:
         """The name of its format, such as "qcow2" or "raw"."""
         with self._use() as root:
-            return _top(root).driver
+            return top_node(root).driver
 
     @property
     def filename(self) -> str:
@@ -148,7 +148,7 @@ class Image(ClosedOnExit):
     def cluster_size(self) -> int:
         """The unit of its allocation in bytes, 0 if it has none."""
         with self._use() as root:
-            return _top(root).cluster_size
+            return top_node(root).cluster_size
 
     @property
     def backing_chain(self) -> tuple[Layer, ...]:
@@ -167,7 +167,7 @@ class Image(ClosedOnExit):
     def bitmaps(self) -> Sequence[Bitmap]:
         """Its persistent dirty bitmaps."""
         with self._use() as root:
-            node = _top(root)
+            node = top_node(root)
             return tuple(node.list_bitmaps()) if isinstance(node, BitmapHolder) else ()
 
     def info(self) -> ImageInfo:
@@ -356,15 +356,8 @@ def open_image(
         root = session.open(name, format, flags, cache=cache, force_share=force_share)
         if snapshot is not None:
             with located(name):
-                show_snapshot_called(_top(root), snapshot)
+                show_snapshot_called(top_node(root), snapshot)
         return Image(session.pop_all(), root, name, writable=writable)
-
-
-def _top(root: Root) -> BlockNode:
-    """Return the image itself, filters left out."""
-    top = skip_filters(root.node)
-    assert top is not None
-    return top
 
 
 def _extent(entry: MapEntry) -> Extent:

@@ -10,17 +10,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from thinvirt.errors import ThinvirtError, UsageError
-from thinvirt.image.block.errors import BlockError
-from thinvirt.image.block.flags import Open
+from thinvirt.image.block.errors import BlockError, with_reason
+from thinvirt.image.block.flags import SECTOR, Open
 from thinvirt.image.block.graph import BlockGraph
 from thinvirt.image.block.names import has_protocol
 from thinvirt.image.block.options import flatten, get_str
 from thinvirt.image.block.qemu_json import dumps
+from thinvirt.image.block.status import skip_filters
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from thinvirt.image.block.node import BlockNode
     from thinvirt.image.block.root import Root
 
 # A path (never anything but a host file), a name as QEMU understands it ("nbd://…", "json:{…}"
@@ -99,6 +101,21 @@ def located(name: ImageName) -> Iterator[None]:
         if error.path is None:
             error.path = host_path(name)
         raise
+
+
+def request_failed(text: str, cause: BlockError, name: ImageName, offset: int | None) -> BlockError:
+    """Return the error of a request, with the image and the place."""
+    error = with_reason(f"{text} '{shown(name)}'", cause.errno)
+    error.path = host_path(name)
+    error.offset = offset // SECTOR * SECTOR if offset is not None else None
+    return error
+
+
+def top_node(root: Root) -> BlockNode:
+    """Return the image itself, filters left out."""
+    top = skip_filters(root.node)
+    assert top is not None
+    return top
 
 
 def option_text(options: OptionValues | None) -> str | None:

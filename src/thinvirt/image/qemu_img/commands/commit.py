@@ -7,6 +7,7 @@ from thinvirt.image.block.flags import Open
 from thinvirt.image.block.status import backing_chain_next
 from thinvirt.image.ops.chain import find_backing
 from thinvirt.image.ops.commit import commit_image, empty_image
+from thinvirt.image.ops.pace import pacer
 from thinvirt.image.qemu_img.commandline import Words, number_of
 from thinvirt.image.qemu_img.getopt import (
     CACHE,
@@ -20,7 +21,6 @@ from thinvirt.image.qemu_img.getopt import (
     Option,
 )
 from thinvirt.image.qemu_img.opening import Images, cache_mode
-from thinvirt.image.qemu_img.pace import pacer
 from thinvirt.image.qemu_img.progress import Meter
 from thinvirt.image.qemu_img.report import console
 
