@@ -166,6 +166,8 @@ def _media_lines(found: "Detected") -> list[str]:
         lines.append("      it has no El Torito boot record: firmware does not start from it")
     if media.kernel:
         lines.append(f"      kernel {media.kernel}, initrd {media.initrd}")
+    if not found.exact:
+        lines.append("      its size is not known: probably a later respin")
     if found.others:
         lines.append(f"      it may also be of {', '.join(found.others)}")
     return lines
@@ -199,6 +201,7 @@ def _facts(
             "volume_id": found.ids.volume,
             "size": found.ids.size,
             "bootable": found.ids.bootable,
+            "exact": found.exact,
             "kernel": media.kernel or None,
             "initrd": media.initrd or None,
             "live": media.live,

@@ -7,9 +7,9 @@ the header and the one system it asks for.
 
 The index counts as long as what it was made of is unchanged: of directories the time of their last
 change, which a package's upgrade moves, and of files outside of packages their own time and size
-too, because people edit those in place. An index that is damaged, of another version or of other
-directories is made anew and replaced by rename; where nothing can be written, it is made in memory
-each time.
+too, because people edit those in place; thinvirt's own code that reads them is among the files. An
+index that is damaged or of another form is made anew and replaced by rename; where nothing can be
+written, it is made in memory each time.
 """
 
 import json
@@ -99,7 +99,6 @@ def stamp(path: Path | str) -> Stamp:
 
 def build(
     *,
-    version: str,
     stamps: Iterable[Stamp],
     names: dict[str, int],
     sections: dict[str, Any],
@@ -116,7 +115,6 @@ def build(
         parts.append(raw)
         offset += len(raw)
     header = {
-        "version": version,
         "stamps": [list(one) for one in stamps],
         "names": names,
         "sections": places,
@@ -140,7 +138,7 @@ def _keep(file: Path, header: dict[str, Any], body: bytes) -> None:
             draft.unlink(missing_ok=True)
 
 
-def load(file: Path, *, version: str) -> OsIndex | None:
+def load(file: Path) -> OsIndex | None:
     """Return the index kept in `file`; None if there is none that still counts."""
     try:
         with file.open("rb") as source:
@@ -155,7 +153,5 @@ def load(file: Path, *, version: str) -> OsIndex | None:
         header = json.loads(raw)
     except (OSError, ValueError):
         return None
-    unchanged = header["version"] == version and all(
-        list(stamp(kept[0])) == kept for kept in header["stamps"]
-    )
+    unchanged = all(list(stamp(kept[0])) == kept for kept in header["stamps"])
     return OsIndex(header, None, file, base) if unchanged else None

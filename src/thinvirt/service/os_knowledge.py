@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from thinvirt import __version__
 from thinvirt.errors import NotFound, ThinvirtError
 from thinvirt.service.os_index import Damaged, OsIndex, Stamp, build, load, stamp
 from thinvirt.store.layout import cache_home
@@ -40,6 +39,7 @@ USER_FILE: Final = "os.toml"
 MISSING_NOTE: Final = (
     "osinfo-db is not installed, so few operating systems are known: apt-get install osinfo-db"
 )
+_READERS: Final = Path(__file__).parents[1] / "vm" / "osinfo"  # a change in them makes all anew
 _KINDS = ("os", "device")  # the folders of a database that matter here
 
 
@@ -64,12 +64,14 @@ class Detected:
     Attributes:
         os: the system; `media` the entry that fits, with the paths of kernel and initrd.
         ids: what the disc says of itself.
+        exact: False if it fits but for its size: a respin that the database does not know.
         others: short ids of further systems that fit as well.
     """
 
     os: OsInfo
     media: Media
     ids: VolumeIds
+    exact: bool
     others: tuple[str, ...]
 
 
@@ -113,7 +115,7 @@ class OsKnowledge:
         key = "\n".join(str(path) for path in (*self._places.databases, *self._places.files))
         name = f"os-{zlib.crc32(key.encode()):08x}.index"
         self._file = (cache_home() if cache_dir is None else cache_dir) / name
-        self._index = load(self._file, version=__version__) or self._make()
+        self._index = load(self._file) or self._make()
 
     @property
     def notes(self) -> list[str]:
@@ -182,7 +184,9 @@ class OsKnowledge:
         """
         ids = volume_ids(iso)
         entries = [unpack_media(packed) for packed in self._read("media")]
-        found = detect(ids, entries)
+        found = exactly = detect(ids, entries)
+        if not found:
+            found = detect(ids, entries, any_size=True)
         if not found:
             raise NotFound(
                 f"no known operating system has a disc with the volume id '{ids.volume}'",
@@ -192,7 +196,7 @@ class OsKnowledge:
         others = dict.fromkeys(self.find(entry.os_id).short_id for entry in found[1:])
         best = self.find(found[0].os_id)
         others.pop(best.short_id, None)
-        return Detected(best, found[0].media, ids, tuple(others))
+        return Detected(best, found[0].media, ids, bool(exactly), tuple(others))
 
     def _read(self, section: str) -> Any:
         try:
@@ -248,7 +252,7 @@ class _Reading:
 
     def __init__(self, where: Places) -> None:
         self.where = where
-        self.stamps: list[Stamp] = []
+        self.stamps: list[Stamp] = [stamp(file) for file in sorted(_READERS.glob("*.py"))]
         self.notes: list[str] = []
 
     def index(self, file: Path) -> OsIndex:
@@ -291,7 +295,6 @@ class _Reading:
         sections["list"] = listed
         sections["media"] = media
         return build(
-            version=__version__,
             stamps=self.stamps,
             names=names,
             sections=sections,

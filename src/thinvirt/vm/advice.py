@@ -173,10 +173,6 @@ def needs_tpm(info: OsInfo) -> bool:
     return info.distro == "win" and info.version.partition(".")[0] == "11"
 
 
-def _has_virtio_disk(info: OsInfo) -> bool:
-    return bus_support(info, "virtio").value == "good"
-
-
 def _bus(info: OsInfo, machine: str, *, driver_disc: bool) -> Choice:
     virtio = bus_support(info, "virtio")
     if virtio.value == "good":
@@ -219,7 +215,9 @@ def _is_before_vista(info: OsInfo) -> bool:
 
 
 def _network(info: OsInfo, machine: str, *, driver_disc: bool) -> Choice:
-    if info.drives("virtio-net") or (not info.is_windows and _has_virtio_disk(info)):
+    # A system whose virtio driver only our table knows has the one for the network with it.
+    unlisted = not info.drives("virtio-blk") and bus_support(info, "virtio").value == "good"
+    if info.drives("virtio-net") or unlisted:
         return _chosen("virtio", "network-virtio")
     if info.is_windows and driver_disc:
         return _chosen("virtio", "network-virtio-disc")

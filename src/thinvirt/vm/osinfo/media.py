@@ -88,17 +88,17 @@ def _identifier(raw: bytes) -> str:
     return raw.partition(b"\0")[0].decode("utf-8", "replace").rstrip()
 
 
-def matches(ids: VolumeIds, media: Media) -> bool:
-    """Return whether a disc is the one that an entry describes."""
+def matches(ids: VolumeIds, media: Media, *, any_size: bool = False) -> bool:
+    """Return whether a disc is the one that an entry describes; `any_size`: size apart."""
     patterns = (
         (media.volume_id, ids.volume),
         (media.system_id, ids.system),
         (media.publisher_id, ids.publisher),
         (media.application_id, ids.application),
     )
-    if not any(pattern for pattern, _ in patterns) and not media.volume_size:
+    if not any(pattern for pattern, _ in patterns) and (any_size or not media.volume_size):
         return False
-    if media.volume_size and media.volume_size != ids.size:
+    if media.volume_size and media.volume_size != ids.size and not any_size:
         return False
     # Compiling a pattern takes a hundred times as long as finding that a text lacks its literals.
     if not all(literal_of(pattern) in text for pattern, text in patterns if pattern):
@@ -136,8 +136,13 @@ def literal_of(pattern: str) -> str:
     return best
 
 
-def detect(ids: VolumeIds, entries: Iterable[MediaEntry]) -> list[MediaEntry]:
+def detect(
+    ids: VolumeIds, entries: Iterable[MediaEntry], *, any_size: bool = False
+) -> list[MediaEntry]:
     """Return the entries that fit a disc, the most telling one first.
+
+    With `any_size`, sizes do not matter: later respins of a release have the same identifiers, and
+    a database that was made before them has not their sizes.
 
     An exact size tells more than none, a certain architecture more than "all", a release more
     than a rolling system, a longer pattern more than a short one, and a later release more than
@@ -155,7 +160,8 @@ def detect(ids: VolumeIds, entries: Iterable[MediaEntry]) -> list[MediaEntry]:
             entry.os_id,
         )
 
-    return sorted((e for e in entries if matches(ids, e.media)), key=rank, reverse=True)
+    fitting = (entry for entry in entries if matches(ids, entry.media, any_size=any_size))
+    return sorted(fitting, key=rank, reverse=True)
 
 
 def parse_treeinfo(text: str) -> dict[str, str]:
