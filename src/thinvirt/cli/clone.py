@@ -9,7 +9,7 @@ from thinvirt.cli import power_view
 from thinvirt.cli.output import note, print_json_rows, progress
 from thinvirt.cli.stores import store_of
 from thinvirt.cli.values import seconds
-from thinvirt.cli.vm_options import add_vm_options, spec_from_args
+from thinvirt.cli.vm_options import TWIN_FORMS, add_vm_options, spec_from_args
 from thinvirt.errors import ThinvirtError, Timeout
 from thinvirt.units import format_duration, format_size, parse_size
 
@@ -57,8 +57,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="only say what would be made")
     parser.add_argument(
         "--print-command",
-        choices=("qemu-img",),
-        help="make nothing; print the commands that make the same disks",
+        choices=TWIN_FORMS,
+        help="make nothing; print what makes the same VMs, or disks, with another tool",
+    )
+    parser.add_argument(
+        "--one-line", action="store_true", help="with --print-command: one line a command"
     )
     parser.add_argument("--json", action="store_true", help="print the VMs as JSON")
     parser.add_argument("--quiet", "-q", action="store_true", help="show no progress")
@@ -68,7 +71,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Make the VMs, start and wait for them if asked, and print them."""
-    from thinvirt.service.clones import CloneRequest, clone, plan, qemu_img_commands
+    from thinvirt.service.clones import CloneRequest, clone, plan
 
     request = CloneRequest(
         template=args.template,
@@ -80,8 +83,13 @@ def run(args: argparse.Namespace) -> int:
     )
     store = store_of(args)
     if args.print_command:
-        for command in qemu_img_commands(store, plan(store, request)):
-            print(command)
+        from thinvirt.service.twins import twins_of_plan
+
+        planned = plan(store, request)
+        for twin in twins_of_plan(store, planned, args.print_command, one_line=args.one_line):
+            for need in twin.needs:
+                note(f"first: {need}")
+            print(twin.text, end="")
         return 0
     if args.dry_run:
         _tell_plan(store, plan(store, request), as_json=args.json)

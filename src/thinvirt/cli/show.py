@@ -2,10 +2,12 @@
 
 import argparse
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
-from thinvirt.cli.output import facts_lines, print_json
+from thinvirt.cli.output import facts_lines, note, print_json
 from thinvirt.cli.stores import store_of
+from thinvirt.cli.vm_options import TWIN_FORMS
 from thinvirt.units import format_size
 
 
@@ -15,8 +17,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as",
         dest="form",
-        choices=("qemu-img",),
-        help="print the command that makes the same disk with another tool",
+        choices=TWIN_FORMS,
+        help="print what makes the same VM, or the same disk, with another tool",
+    )
+    parser.add_argument("--one-line", action="store_true", help="with --as: a command on one line")
+    parser.add_argument(
+        "--seed", metavar="FILE", help="write the seed disc (NoCloud) that the VM is given"
     )
     parser.add_argument("--json", action="store_true", help="print the facts as JSON")
 
@@ -26,9 +32,17 @@ def run(args: argparse.Namespace) -> int:
     store = store_of(args)
     vm = store.catalog.find_vm(args.name)
     if args.form:
-        from thinvirt.service.clones import qemu_img_twin
+        from thinvirt.service.twins import twin_of
 
-        print(qemu_img_twin(store, vm))
+        twin = twin_of(store, vm, args.form, one_line=args.one_line)
+        for need in twin.needs:
+            note(f"first: {need}")
+        print(twin.text, end="")
+        return 0
+    if args.seed:
+        from thinvirt.service.twins import write_seed
+
+        write_seed(store, vm, Path(args.seed))
         return 0
     from thinvirt.service.inventory import vm_facts
 

@@ -1,7 +1,7 @@
 """From a VM of the store to a running QEMU: every value the driver needs, resolved."""
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from thinvirt.errors import Conflict, ProgramMissing
@@ -85,6 +85,33 @@ def ssh_keys(store: Store, spec: VmSpec, say: Say | None = None) -> list[str]:
     return list(dict.fromkeys([*own, *given]))
 
 
+def mac_addresses(store: Store, vm: Vm, spec: VmSpec) -> tuple[str, ...]:
+    """Return the hardware address of every card of a VM: what was asked for, else its own."""
+    return tuple(
+        card.mac or mac_address(store.mac_base, vm.id, number)
+        for number, card in enumerate(spec.cards)
+    )
+
+
+def seed_of(store: Store, vm: Vm, say: Say | None = None) -> Mapping[str, str]:
+    """Return the files of a VM's seed by name; none if it is given no seed."""
+    spec = vm.spec
+    if spec.seed is None:
+        return {}
+    identity = store.identity(vm)
+    interfaces = [
+        SeedInterface(mac, identity.lan_address if card.kind == "lan" else None)
+        for card, mac in zip(spec.cards, mac_addresses(store, vm, spec), strict=True)
+    ]
+    return seed_files(
+        instance_id=identity.uuid,
+        hostname=vm.name,
+        ssh_keys=ssh_keys(store, spec, say),
+        interfaces=interfaces,
+        user_data=spec.seed.user_data,
+    )
+
+
 def launch_request(
     store: Store,
     vm: Vm,
@@ -108,36 +135,19 @@ def launch_request(
         InvalidSpec: its specification cannot be met.
     """
     spec = checked(vm.spec)
-    identity = store.identity(vm)
-    cards = spec.cards
-    macs = [
-        card.mac or mac_address(store.mac_base, vm.id, number) for number, card in enumerate(cards)
-    ]
-    interfaces = [
-        SeedInterface(mac, identity.lan_address if network.kind == "lan" else None)
-        for network, mac in zip(cards, macs, strict=True)
-    ]
     variables = store.layout.own_files(vm.batch.id, vm.name).variables
     return LaunchRequest(
         name=vm.name,
-        uuid=identity.uuid,
+        uuid=store.identity(vm).uuid,
         spec=spec,
         memory_mib=memory_mib(spec, vm.template),
         disks=disk_layers(store, vm, spec),
         firmware=firmware_files(spec, variables),
-        macs=tuple(macs),
+        macs=mac_addresses(store, vm, spec),
         folder=folder_of(store, vm),
         accel=accel,
-        seed={}
-        if spec.seed is None
-        else seed_files(
-            instance_id=identity.uuid,
-            hostname=vm.name,
-            ssh_keys=ssh_keys(store, spec, say),
-            interfaces=interfaces,
-            user_data=spec.seed.user_data,
-        ),
-        lans=tuple(store.layout.network(n.name) for n in cards if n.kind == "lan"),
+        seed=seed_of(store, vm, say),
+        lans=tuple(store.layout.network(n.name) for n in spec.cards if n.kind == "lan"),
         program=qemu_program(),
         die_with_parent=die_with_parent,
         paused=paused,

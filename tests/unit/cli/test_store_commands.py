@@ -2,14 +2,18 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from thinvirt.cli.df import bar
 from thinvirt.cli.main import main
+from thinvirt.cli.vm_options import TWIN_FORMS
+from thinvirt.service.twins import FORMS
 
 
 @pytest.fixture
@@ -189,3 +193,47 @@ def test_as_an_ordinary_user(tmp_path: Path, image: Path) -> None:
     assert len(json.loads(as_nobody(home, "ls", "--json").stdout)) == 5
     assert as_nobody(home, "rm", "web-*").returncode == 0
     assert home.stat().st_uid == 65534
+
+
+@pytest.mark.parametrize("form", ["virt-install", "qemu"])
+def test_the_twins_are_commands_that_a_shell_reads(
+    tiny: Path, form: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before the VM is made and after; on one line and on several."""
+    words = []
+    for extra in ([], ["--one-line"]):
+        assert main(["clone", "tiny", "a-b", "--print-command", form, *extra]) == 0
+        printed = capsys.readouterr()
+        assert printed.err.startswith("thinvirt: first: qemu-img create")
+        words.append(shlex.split(printed.out.replace("\\\n", " ")))
+    assert words[0] == words[1]
+    assert facts(capsys, "ls") == []
+    facts(capsys, "clone", "tiny", "a-b")
+    assert main(["show", "a-b", "--as", form]) == 0
+    made = shlex.split(capsys.readouterr().out.replace("\\\n", " "))
+    assert made[0] == words[0][0]
+    assert len(made) >= len(words[0])
+
+
+def test_the_xml_twin_names_the_whole_chain(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (made,) = facts(capsys, "clone", "tiny", "web", "--bus", "sata", "--cache", "none")
+    assert main(["show", "web", "--as", "xml"]) == 0
+    domain = ElementTree.fromstring(capsys.readouterr().out)
+    assert domain.findtext("uuid") == made["uuid"]
+    disk = domain.find("devices/disk")
+    assert disk is not None
+    assert [source.get("file") for source in disk.iter("source")] == [
+        made["disk"],
+        *(str(path) for path in (tiny / "templates").iterdir()),
+    ]
+    assert disk.find("driver[@cache='none']") is not None
+    assert disk.find("target[@bus='sata']") is not None
+    seed = tmp_path / "seed.iso"
+    assert main(["show", "web", "--seed", str(seed)]) == 0
+    assert b"cidata" in seed.read_bytes().lower()
+
+
+def test_the_forms_are_declared_alike() -> None:
+    assert TWIN_FORMS == FORMS

@@ -82,7 +82,8 @@ def _base(launch: Launch) -> Iterator[Option]:
     helper = any(port.fd is None for port in launch.bridge_ports)
     yield "-sandbox", SANDBOX.format(spawn="allow" if helper else "deny")
     yield "-msg", "timestamp=on"
-    yield "-uuid", launch.uuid
+    if launch.uuid:
+        yield "-uuid", launch.uuid
     yield from _machine(launch)
     yield "-accel", launch.accel
     yield "-cpu", spec.cpu or ("host" if launch.accel == "kvm" else "max")
@@ -172,7 +173,8 @@ def _card(network: NetworkSpec, number: int, mac: str, order: int | None) -> str
     model = network.model or "virtio"
     # Without its option ROM unless the guest boots from it: running it costs boot time.
     boot = "romfile=" if order is None else f"bootindex={order}"
-    return f"{_CARDS.get(model, model)},netdev=net{number},id=nic{number},mac={mac},{boot}"
+    address = f"mac={mac}," if mac else ""
+    return f"{_CARDS.get(model, model)},netdev=net{number},id=nic{number},{address}{boot}"
 
 
 def _user_network(launch: Launch, net: str) -> str:

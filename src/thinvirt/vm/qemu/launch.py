@@ -61,7 +61,7 @@ class Launch:
 
     Attributes:
         name: the VM's name; the guest's host name too.
-        uuid: SMBIOS system UUID.
+        uuid: SMBIOS system UUID; "" lets the tool that makes the VM choose one.
         generation: guid of this start, for the guest's vmgenid; "auto" lets QEMU make one.
         spec: what was asked for.
         memory_mib: memory, resolved.
@@ -70,7 +70,7 @@ class Launch:
             empty CD-ROM drive.
         media: the installer's disc, None where nothing is to be installed from one.
         seed: the seed disc's path, "" for none.
-        macs: one hardware address for each network of `spec`, "none" left out.
+        macs: one hardware address for each network of `spec`, "none" left out; "" as of `uuid`.
         lan_ports: the sockets of those cards that are on a LAN, in order.
         bridge_ports: the places of those that are on a bridge or libvirt network, in order.
         firmware: the flash images of UEFI, None for BIOS.

@@ -34,7 +34,8 @@ def libvirt_xml(launch: Launch, *, os_id: str = "", emulator: str = DEFAULT_EMUL
     if handed_on:
         domain.set("xmlns:qemu", QEMU_NAMESPACE)
     _text(domain, "name", launch.name)
-    _text(domain, "uuid", launch.uuid)
+    if launch.uuid:
+        _text(domain, "uuid", launch.uuid)
     if spec.vmgenid:
         SubElement(domain, "genid")
     if os_id:
@@ -222,7 +223,8 @@ def _backing(parent: Element, layers: tuple[DiskLayer, ...]) -> None:
 
 def _card(devices: Element, card: Card, order: int | None) -> None:
     element = SubElement(devices, "interface", type=card.network.kind)
-    SubElement(element, "mac", address=card.mac)
+    if card.mac:
+        SubElement(element, "mac", address=card.mac)
     if card.network.kind in ("network", "bridge"):
         SubElement(element, "source", {card.network.kind: card.bridge})
     SubElement(element, "model", type=card.network.model or "virtio")

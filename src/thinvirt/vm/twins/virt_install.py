@@ -34,7 +34,8 @@ def _options(launch: Launch, connect: str) -> Iterator[tuple[str, ...]]:
     if connect:
         yield "--connect", connect
     yield "--name", launch.name
-    yield "--uuid", launch.uuid
+    if launch.uuid:
+        yield "--uuid", launch.uuid
     yield "--virt-type", "kvm" if launch.accel == "kvm" else "qemu"
     yield "--osinfo", spec.os or "detect=off,require=off"
     yield "--machine", str(spec.machine)
@@ -167,8 +168,9 @@ def _card(card: Card, order: int | None) -> list[str]:
     words = [
         "type=user" if network.kind == "user" else f"{network.kind}={card.bridge}",
         f"model={network.model or 'virtio'}",
-        f"mac={card.mac}",
     ]
+    if card.mac:
+        words.append(f"mac={card.mac}")
     if order is None:  # no option of virt-install says it
         words += ["xpath1.set=./rom/@enabled", "xpath1.value=no"]
     else:

@@ -1,0 +1,227 @@
+"""Every VM in other tools' words, before it is made and after."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from thinvirt.errors import Conflict, NotFound
+from thinvirt.service.clones import ClonePlan, qemu_img_commands, qemu_img_twin
+from thinvirt.service.drives import disk_layers
+from thinvirt.service.firmware import firmware_build, firmware_files
+from thinvirt.service.launching import (
+    acceleration,
+    folder_of,
+    mac_addresses,
+    memory_mib,
+    qemu_program,
+)
+from thinvirt.store import Store, Vm
+from thinvirt.vm.qemu import (
+    BridgePort,
+    DiskLayer,
+    FirmwareFiles,
+    LanPort,
+    Launch,
+    qemu_argv,
+)
+from thinvirt.vm.spec import VmSpec
+
+Form = Literal["virt-install", "xml", "qemu", "qemu-img"]
+FORMS: tuple[Form, ...] = get_args(Form)
+
+
+@dataclass(frozen=True, slots=True)
+class Twin:
+    """One equivalent of a VM.
+
+    Attributes:
+        form: in whose words.
+        words: a command, the program first; () for a document.
+        text: the document, or the commands, quoted for a shell and one option a line.
+        needs: what has to be there before it is run, in words; a command each where there is one.
+    """
+
+    form: Form
+    words: tuple[str, ...]
+    text: str
+    needs: tuple[str, ...] = ()
+
+
+def twin_of(store: Store, vm: Vm, form: Form, *, one_line: bool = False) -> Twin:
+    """Return a VM's equivalent in the words of another tool.
+
+    Args:
+        store: the VM's.
+        vm: which.
+        form: in whose words.
+        one_line: give a command on one line.
+
+    Raises:
+        NotFound: a file of the VM is not there.
+        Conflict: there is no such form of this VM.
+    """
+    if form == "qemu-img":
+        text = qemu_img_twin(store, vm)
+        return Twin(form, (), f"{text}\n")
+    launch = vm_launch(store, vm)
+    needs = (f"thinvirt show {vm.name} --seed {launch.seed}",) if launch.seed else ()
+    return _twin(launch, form, needs, one_line=one_line)
+
+
+def twins_of_plan(
+    store: Store, planned: ClonePlan, form: Form, *, one_line: bool = False
+) -> list[Twin]:
+    """Return the equivalents of VMs that would be made, one for each, in order.
+
+    Their disks are thought to be in the current folder, where `qemu-img` makes them; UUID and
+    hardware addresses are left to the tool.
+    """
+    disks = list(qemu_img_commands(store, planned))
+    if form == "qemu-img":
+        return [Twin(form, (), f"{command}\n") for command in disks]
+    return [
+        _twin(plan_launch(store, planned, name), form, (command,), one_line=one_line)
+        for name, command in zip(planned.names, disks, strict=True)
+    ]
+
+
+def vm_launch(store: Store, vm: Vm) -> Launch:
+    """Return the values of a VM's equivalents: those of its next start.
+
+    The seed's disc is in the current folder: while the VM does not run there is none.
+    """
+    spec = vm.spec
+    variables = store.layout.own_files(vm.batch.id, vm.name).variables
+    folder = folder_of(store, vm)
+    ports = [store.layout.network(card.name) for card in spec.cards if card.kind == "lan"]
+    return _launch(
+        vm.name,
+        spec,
+        uuid=store.identity(vm).uuid,
+        memory=memory_mib(spec, vm.template),
+        disks=disk_layers(store, vm, spec),
+        macs=mac_addresses(store, vm, spec),
+        firmware=firmware_files(spec, variables),
+        lan_ports=tuple(
+            LanPort(f"{port}/{vm.id}-{n}.sock", f"{port}/switch.sock")
+            for n, port in enumerate(ports)
+        ),
+        console_log=str(folder.console_log),
+    )
+
+
+def plan_launch(store: Store, planned: ClonePlan, name: str) -> Launch:
+    """Return the values of the equivalents of a VM that is not made yet."""
+    template, spec, here = planned.template, planned.spec, Path.cwd()
+    base = DiskLayer(
+        str(store.template_image(template)), "raw" if template.format == "raw" else "qcow2"
+    )
+    first = (DiskLayer(f"{here}/{name}.qcow2"), base)
+    others = tuple(
+        (DiskLayer(disk.source or f"{here}/{name}.disk{number}.qcow2"),)
+        for number, disk in enumerate(spec.disks)
+        if number
+    )
+    firmware = None
+    if spec.firmware == "efi":
+        code = firmware_build(spec).code
+        firmware = FirmwareFiles(code, f"{here}/{name}.vars.fd")
+    return _launch(
+        name,
+        spec,
+        uuid="",
+        memory=memory_mib(spec, template),
+        disks=(first, *others),
+        macs=("",) * len(spec.cards),
+        firmware=firmware,
+        lan_ports=tuple(
+            LanPort(f"{card.name}/{name}-{n}.sock", f"{card.name}/switch.sock")
+            for n, card in enumerate(spec.cards)
+            if card.kind == "lan"
+        ),
+        console_log="",
+    )
+
+
+def _launch(
+    name: str,
+    spec: VmSpec,
+    *,
+    uuid: str,
+    memory: int,
+    disks: tuple[tuple[DiskLayer, ...], ...],
+    macs: tuple[str, ...],
+    firmware: FirmwareFiles | None,
+    lan_ports: tuple[LanPort, ...],
+    console_log: str,
+) -> Launch:
+    install, here = spec.install, Path.cwd()  # libvirt wants whole paths
+    return Launch(
+        name=name,
+        uuid=uuid,
+        spec=spec,
+        memory_mib=memory,
+        accel=acceleration().name,
+        disks=disks,
+        media=DiskLayer(install.media, "raw") if install is not None and install.media else None,
+        seed=f"{here}/{name}-seed.iso" if spec.seed is not None else "",
+        macs=macs,
+        lan_ports=lan_ports,
+        bridge_ports=tuple(
+            BridgePort(card.name) for card in spec.cards if card.kind in ("bridge", "network")
+        ),
+        firmware=firmware,
+        tpm=f"{here}/{name}-tpm.sock" if spec.tpm else "",
+        secret=f"{here}/{name}-password" if spec.graphics.password else "",
+        qmp=f"{here}/{name}-qmp.sock",
+        events=f"{here}/{name}-events.sock",
+        console=f"{here}/{name}-console.sock",
+        agent=f"{here}/{name}-agent.sock",
+        console_log=console_log,
+        program=qemu_program(),
+    )
+
+
+def _twin(launch: Launch, form: Form, needs: Sequence[str], *, one_line: bool) -> Twin:
+    from thinvirt.vm.twins import shell
+
+    if form == "xml":
+        from thinvirt.vm.twins.libvirt_xml import libvirt_xml
+
+        return Twin(form, (), libvirt_xml(launch, os_id=_os_id(launch.spec)), tuple(needs))
+    if form == "qemu":
+        words = qemu_argv(launch)
+    else:
+        from thinvirt.vm.twins.virt_install import virt_install_words
+
+        words = virt_install_words(launch)
+    text = shell.one_line(words) if one_line else shell.one_option_a_line(words)
+    return Twin(form, tuple(words), f"{text}\n", tuple(needs))
+
+
+def _os_id(spec: VmSpec) -> str:
+    """Return how osinfo-db identifies the guest's OS, "" if it does not know it."""
+    if not spec.os:
+        return ""
+    from thinvirt.service.os_knowledge import OsKnowledge
+
+    try:
+        return OsKnowledge().find(spec.os).id
+    except NotFound:
+        return ""
+
+
+def write_seed(store: Store, vm: Vm, path: Path) -> None:
+    """Write the disc that a VM is given at its starts, for an equivalent of it.
+
+    Raises:
+        Conflict: the VM is given none.
+    """
+    from thinvirt.run.seed_disc import write_seed_disc
+    from thinvirt.service.launching import seed_of
+
+    files = seed_of(store, vm)
+    if not files:
+        raise Conflict(f"VM '{vm.name}' is given no seed")
+    write_seed_disc(path, files)
