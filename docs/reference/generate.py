@@ -11,6 +11,9 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import walk_packages
 
+sys.path.insert(0, str(Path(__file__).parents[2]))
+from docs.reference.image_options import format_options
+
 import thinvirt
 from thinvirt import errors
 from thinvirt.cli.parsers import whole_parser
@@ -101,6 +104,7 @@ def qemu_img_page() -> str:
             f"## {name}\n\n{command.summary} `{name} [options] {command.operands}`\n\n"
             f"| option | value | support | what it does |\n|---|---|---|---|\n{rows}\n"
         )
+    parts.append(format_options())
     return "\n".join(parts)
 
 
