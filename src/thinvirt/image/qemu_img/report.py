@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from thinvirt.image.block.errors import BlockError
 
 _ENOUGH = 1 << 16  # characters kept back at most
+_TOGETHER = 100  # findings written at once
 _BLOCK = 4096  # bytes that C's standard output keeps back where it is no terminal
 
 
@@ -48,6 +49,23 @@ class Console:
         self.has_failed = False
         self._parts: list[str] = []
         self._length = 0
+        self._findings: list[str] = []
+
+    def finding(self, text: str) -> None:
+        """Tell what a check found: written to standard error, past the output that waits.
+
+        A damaged image may have millions of them, so that some are written together.
+        """
+        self._findings.append(text)
+        if len(self._findings) >= _TOGETHER:
+            self._flush_findings()
+
+    def _flush_findings(self) -> None:
+        if self._findings:
+            self._findings.append("")
+            text = "\n".join(self._findings)
+            self._findings.clear()
+            _write_all(2, text.encode(errors="surrogateescape"))
 
     def write(self, text: str) -> None:
         """Add to the output; it is seen at the next flush."""
@@ -66,6 +84,7 @@ class Console:
         Raises:
             OutputFailed: it cannot be; a reader that went away is no error, as with qemu-img.
         """
+        self._flush_findings()
         text = "".join(self._parts)
         self._parts.clear()
         self._length = 0

@@ -6,6 +6,9 @@ runs are recognised as one number.
 
 from __future__ import annotations
 
+import errno
+
+from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import MAX_LENGTH, Status
 from thinvirt.image.block.qcow2.mapping import find_run
 from thinvirt.image.block.status import node_status
@@ -23,6 +26,9 @@ if TYPE_CHECKING:
     from thinvirt.image.block.qcow2.core import Image
 
 _BLOCK = 512  # entries looked at together
+# Entries of L2 tables that are met more than once. In a sound image there are none, in a damaged
+# one a table or two; a hostile one of a megabyte could show terabytes with a single table.
+_MOST_REPEATED = 1 << 18
 _SAME = OFFSET_MASK | ZERO | COMPRESSED  # what makes two entries alike
 _KIND_FLAGS = {
     Kind.UNALLOCATED: 0,
@@ -79,10 +85,16 @@ def status_runs(
 
 
 def find_runs(image: Image, start: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (kind, bytes, host offset) over a range of the disk; see `mapping.find_run`."""
+    """Yield (kind, bytes, host offset) over a range of the disk; see `mapping.find_run`.
+
+    Raises:
+        BlockError: the tables cannot be read, are damaged, or make endless work (``errno.EFBIG``).
+    """
     is_plain = not image.extended and not image.header.has_data_file and image.header.version >= 3
     scan = _Scan(image) if is_plain else None
     span = image.l2_size << image.cluster_bits
+    seen: set[int] = set()
+    repeated = 0
     at = start
     while at < end:
         place = 0
@@ -98,6 +110,14 @@ def find_runs(image: Image, start: int, end: int) -> Iterator[tuple[int, int, in
         if not place:
             return
         stop = min((at // span + 1) * span, end)
+        repeated += image.l2_size if place in seen else 0
+        if repeated > _MOST_REPEATED:
+            raise BlockError(
+                f"The L1 table names the L2 table at {place:#x} again and again",
+                number=errno.EFBIG,
+                hint="no program that writes images does so; qemu-img check tells more",
+            )
+        seen.add(place)
         if scan is None or place & image.cluster_size - 1:
             yield from _one_by_one(image, at, stop)
         else:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from thinvirt.image.block.abilities import CheckResult, Repair
 from thinvirt.image.block.errors import BlockError, NotSupported
 from thinvirt.image.block.flags import Open
@@ -83,8 +81,7 @@ def _tell(finding: str) -> None:
     if finding.startswith("error: "):
         console.notice(finding)
     else:
-        # QEMU writes findings past its standard output: they come before what waits there.
-        sys.stderr.write(finding + "\n")
+        console.finding(finding)
 
 
 class _Show:

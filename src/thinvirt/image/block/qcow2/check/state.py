@@ -21,7 +21,7 @@ MANY_ENTRIES = 1 << 19  # to look at so many one by one takes longer than to loa
 # Work is counted in entries looked at. A sound image has each table named once by the active L1
 # table, and as often again as there are snapshots; a hostile one of a megabyte can name one table a
 # hundred thousand times.
-_LEAST_WORK = 4 << 20
+_LEAST_WORK = 1 << 20
 _WORK_PER_ENTRY = 33  # for 8 bytes of the file: looked at once, with four findings
 _WORK_PER_FINDING = 8
 
