@@ -144,10 +144,10 @@ class _Entry:
 
     def date(self, key: str) -> str:
         value = self.table.get(key, "")
-        text = value if isinstance(value, str) else getattr(value, "isoformat", str)()
+        text = str(value)  # TOML has dates of its own: these too are written like that
         if text and not _DATE.fullmatch(text):
             raise self.wrong(key, "must be a date such as 2025-08-09")
-        return str(text)
+        return text
 
     def relative(self, name: str) -> str:
         """Return the id of a system that ``like`` names; one that is not there is kept as named."""

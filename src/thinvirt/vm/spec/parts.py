@@ -31,6 +31,7 @@ class DiskSpec:
             overlay of its template), or the CD-ROM drive is empty.
         size: bytes of a disk that is made; None: of the template or the backing file.
         format: the file's format; None: what the file is found to be, qcow2 for a new one.
+        sparse: whether a disk that is made takes space only as it is written.
         backing: the backing file of a disk that is made, "" for none.
         backing_format: its format; None: what it is found to be.
         device: "disk" or "cdrom".
@@ -50,6 +51,7 @@ class DiskSpec:
     source: str = ""
     size: int | None = None
     format: DiskFormat | None = None
+    sparse: bool = True
     backing: str = ""
     backing_format: DiskFormat | None = None
     device: Device = "disk"

@@ -1,0 +1,178 @@
+"""From an option's value to a part of a VM's specification."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from thinvirt.vm.grammar.suboptions import BadOption, parse, split
+from thinvirt.vm.grammar.tables import (
+    BOOT,
+    CLOUD_INIT,
+    DISK,
+    GRAPHICS,
+    NETWORK,
+    TPM,
+    VCPUS,
+    VIDEO,
+)
+from thinvirt.vm.spec import BootSpec, DiskSpec, GraphicsSpec, NetworkSpec, Topology
+from thinvirt.vm.spec.words import DEFAULT_LAN, BootDevice, Firmware, NetworkKind, TpmModel, Video
+
+_BOOT_DEVICES: tuple[BootDevice, ...] = ("hd", "cdrom", "network")
+_TARGETS: tuple[NetworkKind, ...] = ("network", "bridge", "lan")
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """What ``--boot`` says."""
+
+    boot: BootSpec
+    firmware: Firmware
+    secure_boot: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CloudInit:
+    """What ``--cloud-init`` names: files, "" for none."""
+
+    user_data: str = ""
+    meta_data: str = ""
+    network_config: str = ""
+    ssh_key: str = ""
+
+
+def disk(text: str) -> DiskSpec | None:
+    """Return the drive that ``--disk`` describes; None for "none".
+
+    Raises:
+        BadOption: it cannot be read, or says two things that exclude each other.
+    """
+    if text == "none":
+        return None
+    found = DiskSpec(**parse(DISK, text))
+    if found.device == "disk" and not found.source and found.size is None and not found.backing:
+        raise BadOption(
+            "--disk: there is neither a file nor a size",
+            hint="path=FILE, size=GIB for a new disk, or backing_store=FILE for an overlay of it",
+        )
+    return found
+
+
+def cdrom(path: str) -> DiskSpec:
+    """Return the drive that ``--cdrom`` or a driver disc means."""
+    return DiskSpec(source=path, device="cdrom", read_only=True)
+
+
+def network(text: str) -> NetworkSpec:
+    """Return the card that ``--network`` describes.
+
+    Raises:
+        BadOption: it cannot be read, or names several networks.
+    """
+    head, colon, name = text.partition(":")
+    if colon and head in _TARGETS and "=" not in head:  # bridge:br0, virt-install's older form
+        text = f"{head}={name}"
+    found = parse(NETWORK, text)
+    named = {kind: found.pop(kind) for kind in _TARGETS if kind in found}
+    if len(named) > 1:
+        raise BadOption(f"--network: a card is on one network, not on {' and '.join(named)}")
+    kind, name = next(iter(named.items()), (found.pop("kind", "user"), ""))
+    if found.pop("kind", kind) != kind:
+        raise BadOption(f"--network: type and {kind}= contradict each other")
+    if not name and kind in ("lan", "network"):
+        name = DEFAULT_LAN
+    return NetworkSpec(kind=kind, name=name, **found)
+
+
+def graphics(text: str) -> GraphicsSpec:
+    """Return the screen that ``--graphics`` describes.
+
+    Raises:
+        BadOption: it cannot be read.
+    """
+    found = parse(GRAPHICS, text)
+    if found.get("port") == -1:
+        del found["port"]
+    if found.get("listen") == "none":
+        raise BadOption(
+            "--graphics: a screen that listens nowhere cannot be seen", hint="--graphics none"
+        )
+    if found.get("listen") == "localhost":
+        del found["listen"]
+    return GraphicsSpec(**found)
+
+
+def vcpus(text: str) -> tuple[int, Topology | None]:
+    """Return how many CPUs ``--vcpus`` means, and how they are grouped.
+
+    Raises:
+        BadOption: it cannot be read.
+    """
+    found = parse(VCPUS, text)
+    groups = {key: value for key, value in found.items() if key != "vcpus"}
+    topology = Topology(**groups) if groups else None
+    count = found.get("vcpus")
+    if topology is None:
+        return count or 1, None
+    if count is not None and "sockets" not in groups and count % topology.vcpus == 0:
+        topology = replace(topology, sockets=count // topology.vcpus)
+    return count or topology.vcpus, topology
+
+
+def boot(text: str) -> Boot:
+    """Return what ``--boot`` says; kinds of device count in the order they are named.
+
+    Raises:
+        BadOption: it cannot be read.
+    """
+    found = parse(BOOT, text)
+    names = [part.partition("=")[0] for part in split(text)]
+    order = tuple(name for name in names if name in _BOOT_DEVICES and found.get(name))
+    secure = bool(found.get("secure_boot"))
+    efi = bool(found.get("uefi")) or found.get("firmware") == "efi" or secure
+    kept: dict[str, Any] = {
+        key: found[key] for key in ("menu", "kernel", "initrd", "kernel_args") if key in found
+    }
+    return Boot(
+        BootSpec(order=tuple(dict.fromkeys(order)), **kept),  # type: ignore[arg-type]
+        "efi" if efi else "bios",
+        secure,
+    )
+
+
+def cloud_init(text: str) -> CloudInit:
+    """Return the files that ``--cloud-init`` names.
+
+    Raises:
+        BadOption: it cannot be read.
+    """
+    found = parse(CLOUD_INIT, text)
+    found.pop("disable", None)
+    return CloudInit(**found)
+
+
+def video(text: str) -> Video:
+    """Return the graphics card that ``--video`` means.
+
+    Raises:
+        BadOption: it cannot be read.
+    """
+    card: Video = parse(VIDEO, text).get("video", "vga")
+    return card
+
+
+def tpm(text: str) -> TpmModel | None:
+    """Return the TPM that ``--tpm`` means; None for "none".
+
+    Raises:
+        BadOption: it cannot be read, or cannot be had.
+    """
+    found = parse(TPM, text)
+    kind = found.get("type", "emulator")
+    if kind == "none":
+        return None
+    if kind not in ("emulator", "default"):
+        raise BadOption(f"--tpm: type={kind} is not possible", hint="emulator or none")
+    if found.get("version", "2.0") != "2.0":
+        raise BadOption("--tpm: only version 2.0 is emulated")
+    model: TpmModel = found.get("model", "tpm-crb")
+    return model
