@@ -151,13 +151,13 @@ def with_reason(message: str, number: int) -> BlockError:
     return kind(f"{message}: {os.strerror(number)}", number=number)
 
 
-class prefixed:  # noqa: N801 - used as a statement; contextlib takes too long to import
-    """Put `prefix` in front of the message of any `BlockError` from the block."""
+class _Statement:
+    """What is said of a `BlockError` that leaves the block; contextlib takes too long to import."""
 
-    __slots__ = ("prefix",)
+    __slots__ = ("text",)
 
-    def __init__(self, prefix: str) -> None:
-        self.prefix = prefix
+    def __init__(self, text: str) -> None:
+        self.text = text
 
     def __enter__(self) -> None:
         """Nothing is set up."""
@@ -168,6 +168,30 @@ class prefixed:  # noqa: N801 - used as a statement; contextlib takes too long t
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Name the layer that the error passes."""
+        """Say it."""
         if isinstance(error, BlockError):
-            error.prepend(self.prefix)
+            self.say(error)
+
+    def say(self, error: BlockError) -> None:
+        """Change the error, or raise another."""
+        raise NotImplementedError
+
+
+class prefixed(_Statement):  # noqa: N801 - used as a statement
+    """Put a layer's words in front of the message of any `BlockError` from the block."""
+
+    __slots__ = ()
+
+    def say(self, error: BlockError) -> None:
+        """Put them there."""
+        error.prepend(self.text)
+
+
+class failing_as(_Statement):  # noqa: N801 - used as a statement
+    """Say which step failed; of a `BlockError` from the block QEMU keeps only the errno."""
+
+    __slots__ = ()
+
+    def say(self, error: BlockError) -> None:
+        """Raise the error with the step's name and the reason."""
+        raise with_reason(self.text, error.errno) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from thinvirt.image.block.errors import BlockError, NotSupported, failed, with_reason
+from thinvirt.image.block.errors import BlockError, NotSupported, failed, failing_as
 from thinvirt.image.block.flags import SECTOR, Preallocation, WriteFlags
 from thinvirt.image.block.qcow2.core import Freed
 from thinvirt.image.block.qcow2.header import CRYPT_LUKS
@@ -16,32 +16,9 @@ from thinvirt.image.formats.qcow2.refcounts import unpack_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from thinvirt.image.block.qcow2.core import Image
 
 _LARGEST_STEP = 0x7FFFFFFF  # QEMU handles whole clusters below this at once
-
-
-class _step:  # noqa: N801 - used as a statement; contextlib takes too long to import
-    """Say which step failed; QEMU keeps only the errno of what happened."""
-
-    __slots__ = ("message",)
-
-    def __init__(self, message: str) -> None:
-        self.message = message
-
-    def __enter__(self) -> None:
-        """Nothing is set up."""
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        if isinstance(error, BlockError):
-            raise with_reason(self.message, error.errno) from error
 
 
 def resize(image: Image, size: int, *, exact: bool, preallocation: str, flags: int) -> None:
@@ -63,7 +40,7 @@ def resize(image: Image, size: int, *, exact: bool, preallocation: str, flags: i
             raise BlockError("Preallocation can't be used for shrinking an image")
         _shrink(image, old, size)
     else:
-        with _step("Failed to grow the L1 table"):
+        with failing_as("Failed to grow the L1 table"):
             image.grow_l1(header.l1_entries_for(size), exact=True)
         if header.data_file_is_raw and preallocation == Preallocation.OFF:
             preallocation = Preallocation.METADATA
@@ -71,9 +48,9 @@ def resize(image: Image, size: int, *, exact: bool, preallocation: str, flags: i
     if flags & WriteFlags.ZERO and size > old:
         _zero_new(image, old, size)
     if preallocation != Preallocation.OFF:
-        with _step("Failed to flush the preallocated area to disk"):
+        with failing_as("Failed to flush the preallocated area to disk"):
             image.write_caches()
-    with _step("Failed to update the image size"):
+    with failing_as("Failed to update the image size"):
         image.write_durably(FIELD_OFFSET["virtual_size"], size.to_bytes(8, "big"))
     header.virtual_size = size
     if image.bitmaps is not None:
@@ -83,11 +60,11 @@ def resize(image: Image, size: int, *, exact: bool, preallocation: str, flags: i
 def _zero_new(image: Image, old: int, size: int) -> None:
     start = align_up(old, image.subcluster_size)
     if size > start:
-        with _step("Failed to zero out new clusters"):
+        with failing_as("Failed to zero out new clusters"):
             # The last cluster may reach beyond the end: all of it is to be zero.
             zero_range(image, start, align_up(size, image.subcluster_size) - start, 0)
     if start > old:
-        with _step("Failed to zero out the new area"):
+        with failing_as("Failed to zero out the new area"):
             Writer(image).write(old, bytes(min(start, size) - old))
 
 
@@ -96,15 +73,15 @@ def _zero_new(image: Image, old: int, size: int) -> None:
 
 def _shrink(image: Image, old: int, size: int) -> None:
     start = align_up(size, image.cluster_size)
-    with _step("Failed to discard cropped clusters"):
+    with failing_as("Failed to discard cropped clusters"):
         if old > start:
             discard_clusters(image, start, old - start, Freed.ALWAYS, entirely=True)
-    with _step("Failed to reduce the number of L2 tables"):
+    with failing_as("Failed to reduce the number of L2 tables"):
         _shrink_l1(image, image.header.l1_entries_for(size))
-    with _step("Failed to discard unused refblocks"):
+    with failing_as("Failed to discard unused refblocks"):
         image.refcounts.drop_empty_blocks()
     end = image.file.size
-    with _step("Failed to find the last cluster"):
+    with failing_as("Failed to find the last cluster"):
         last = image.refcounts.last_used(end)
     if (last + 1) * image.cluster_size < end:
         try:
@@ -151,14 +128,14 @@ def _map_new(image: Image, old: int, size: int, mode: str) -> None:
     at = old
     while at < size:
         step = min(size - at, _LARGEST_STEP // image.cluster_size * image.cluster_size)
-        with _step("Allocating clusters failed"):
+        with failing_as("Allocating clusters failed"):
             host, done, placements = Writer(image).place(at, step)
         for placement in placements:
             placement.is_reserved = True
         try:
             if host + done > image.data_file.size:
                 image.data_file.truncate(host + done, preallocation=below)
-            with _step("Mapping clusters failed"):
+            with failing_as("Mapping clusters failed"):
                 for placement in reversed(placements):
                     if placement.copies:
                         Writer(image).copy_edges(placement)
@@ -173,13 +150,13 @@ def _reserve_new(image: Image, old: int, size: int, mode: str, flags: int) -> in
     """Reserve one stretch of the file for all new clusters, and map them to it."""
     unit = image.cluster_size
     end = image.file.size
-    with _step("Failed to find the last cluster"):
+    with failing_as("Failed to find the last cluster"):
         end = (image.refcounts.last_used(end) + 1) * unit
     clusters = (align_up(size, unit) - old // unit * unit) // unit
     tables = divide_up(clusters, image.l2_size) + 1
-    with _step("Failed to resize refcount structures"):
+    with failing_as("Failed to resize refcount structures"):
         start = image.refcounts.make_area(end, clusters + tables, exact=True)
-    with _step("Failed to allocate data clusters"):
+    with failing_as("Failed to allocate data clusters"):
         if image.refcounts.allocate_at(start, clusters) != clusters:
             raise failed(errno.EIO)
     needs_subclusters = False
@@ -195,7 +172,7 @@ def _reserve_new(image: Image, old: int, size: int, mode: str, flags: int) -> in
         error.prepend("Failed to resize underlying file: ")
         image.refcounts.free(start, clusters * unit, Freed.OTHER)
         raise
-    with _step("Failed to update L2 tables"):
+    with failing_as("Failed to update L2 tables"):
         _map_reserved(image, old, start, clusters, needs_subclusters=needs_subclusters)
     return flags
 
