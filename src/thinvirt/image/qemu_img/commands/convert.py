@@ -14,6 +14,7 @@ from thinvirt.image.ops.convert import (
     Conversion,
     ConvertFailed,
 )
+from thinvirt.image.ops.pace import pacer
 from thinvirt.image.qemu_img.commandline import Words, add_options, asks_help, number_of
 from thinvirt.image.qemu_img.getopt import (
     CACHE,
@@ -29,7 +30,6 @@ from thinvirt.image.qemu_img.getopt import (
     Option,
 )
 from thinvirt.image.qemu_img.opening import Cache, Images, cache_mode
-from thinvirt.image.qemu_img.pace import pacer
 from thinvirt.image.qemu_img.progress import Meter
 from thinvirt.image.qemu_img.report import Exit, console
 from thinvirt.image.qemu_img.target import NewTarget
