@@ -111,7 +111,10 @@ def _layer_runs(
         elif below is None:
             yield length, 0, 0, None, depth
         else:
-            yield from _layer_runs(below, at, at + length, depth + 1)
+            inside = max(min(length, below.size - at), 0)
+            yield from _layer_runs(below, at, at + inside, depth + 1)
+            if inside < length:  # the file below is shorter: zeroes show, which nobody holds
+                yield length - inside, Status.ZERO, 0, None, depth
         at += length
 
 
