@@ -6,6 +6,7 @@ Each line of output is JSON: the name, and what went wrong: an exception that is
 more than two seconds of processor time, or more than 256 MiB beyond what the interpreter had.
 """
 
+import gc
 import json
 import os
 import random
@@ -168,6 +169,8 @@ def suffer(path: str, names: list[str] | None = None) -> dict[str, str]:
             continue
         except (Exception, TooLong, NoMemory) as error:
             wrong[name] = "".join(traceback.format_exception(error)[-6:])
+        finally:
+            gc.collect()  # each trial would be a process of its own
     return wrong
 
 

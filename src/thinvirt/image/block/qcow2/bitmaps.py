@@ -12,6 +12,7 @@ from thinvirt.errors import CorruptImage
 from thinvirt.image.block.abilities import Bitmap
 from thinvirt.image.block.errors import BlockError, NotSupported, failed, prefixed, with_reason
 from thinvirt.image.block.qcow2 import header as head
+from thinvirt.image.block.qcow2.bits import Bits, all_ones
 from thinvirt.image.block.qcow2.core import Freed, Structure, Unsettled
 from thinvirt.image.formats.qcow2 import limits
 from thinvirt.image.formats.qcow2.bitmaps import BitmapEntry
@@ -41,7 +42,7 @@ class StoredBitmap:
     """A directory entry, and the bits while they are in memory.
 
     Attributes:
-        bits: bit n of byte m is for grain 8m + n; None where they are not loaded.
+        bits: None where they are not loaded.
         enabled: writes are recorded.
     """
 
@@ -50,7 +51,7 @@ class StoredBitmap:
         self.granularity_bits = granularity_bits
         self.table_offset = self.table_entries = 0
         self.flags = 0
-        self.bits: bytearray | None = None
+        self.bits: Bits | None = None
         self.enabled = True
         self.inconsistent = False
 
@@ -76,29 +77,14 @@ class StoredBitmap:
     def resize(self, size: int) -> None:
         """Let it cover a disk of that size; what is added is clean."""
         assert self.bits is not None
-        grains = divide_up(size, self.granularity)
-        length = divide_up(grains, 8)
-        del self.bits[length:]
-        self.bits.extend(bytes(length - len(self.bits)))
-        if grains % 8 and length:
-            self.bits[-1] &= (1 << grains % 8) - 1
+        self.bits.resize(divide_up(size, self.granularity))
 
     def record(self, offset: int, length: int) -> None:
         """Mark the grains of a range."""
-        bits = self.bits
-        assert bits is not None
-        first, last = offset >> self.granularity_bits, offset + length - 1 >> self.granularity_bits
-        last = min(last, len(bits) * 8 - 1)
-        if first > last:
-            return
-        low, high = first >> 3, last >> 3
-        head_mask, tail_mask = 0xFF << (first & 7) & 0xFF, (2 << (last & 7)) - 1
-        if low == high:
-            bits[low] |= head_mask & tail_mask
-            return
-        bits[low] |= head_mask
-        bits[low + 1 : high] = b"\xff" * (high - low - 1)
-        bits[high] |= tail_mask
+        assert self.bits is not None
+        if length > 0:
+            first = offset >> self.granularity_bits
+            self.bits.record(first, offset + length - 1 >> self.granularity_bits)
 
 
 # ---------------------------------------------------------------- directory
@@ -123,10 +109,13 @@ def read_directory(image: Image) -> list[StoredBitmap]:
     except BlockError as error:
         raise with_reason("Failed to read bitmap directory", error.errno) from error
     found: list[StoredBitmap] = []
-    at = 0
+    tables = at = 0
     while at < size:
         found.append(_read_entry(image, raw, at, len(found)))
         at += _entry_size(found[-1])
+        tables += found[-1].table_entries * 8
+        if tables > image.file.size:
+            raise BlockError("The bitmap tables are larger than the image file")
     if len(found) != header.bitmap_count:
         raise BlockError("Less bitmaps found than specified in header extension")
     return found
@@ -138,7 +127,7 @@ def _entry_size(bitmap: StoredBitmap) -> int:
 
 def _read_entry(image: Image, raw: bytes, at: int, number: int) -> StoredBitmap:
     try:
-        entry = BitmapEntry.unpack(raw[at:], at=at)
+        entry = BitmapEntry.unpack(raw[at : at + BitmapEntry.LAYOUT.size], at=at)
     except CorruptImage as error:
         raise BlockError("Broken bitmap directory") from error
     if number + 1 > image.header.bitmap_count:
@@ -186,9 +175,12 @@ def _read_table(image: Image, bitmap: StoredBitmap) -> array[int]:
     return table
 
 
-def _load_bits(image: Image, bitmap: StoredBitmap) -> bytearray:
-    """Return the bits of a bitmap from the image."""
-    size = image.cluster_size
+def _checked_table(image: Image, bitmap: StoredBitmap) -> array[int]:
+    """Return the table of a bitmap that is to be loaded.
+
+    Raises:
+        BlockError: it cannot be read, or does not fit the disk.
+    """
     try:
         table = _read_table(image, bitmap)
     except BlockError as error:
@@ -197,21 +189,40 @@ def _load_bits(image: Image, bitmap: StoredBitmap) -> bytearray:
             error.errno,
         ) from error
     length = _bytes_needed(image.header.virtual_size, bitmap.granularity)
-    if divide_up(length, size) != len(table):
+    if divide_up(length, image.cluster_size) != len(table):
         raise with_reason(f"Could not read bitmap '{bitmap.name}' from image", errno.EINVAL)
-    bits = bytearray(length)
-    for index, entry in enumerate(table):
-        start = index * size
-        count = min(size, length - start)
-        if entry & OFFSET_MASK:
-            try:
-                bits[start : start + count] = image.file.read(entry & OFFSET_MASK, count)
-            except BlockError as error:
-                raise with_reason(
-                    f"Could not read bitmap '{bitmap.name}' from image", error.errno
-                ) from error
-        elif entry & _ALL_ONES:
-            bits[start : start + count] = b"\xff" * count
+    return table
+
+
+def _load_bits(image: Image, bitmap: StoredBitmap, seen: set[int]) -> Bits:
+    """Return the bits of a bitmap from the image.
+
+    Args:
+        image: the image.
+        bitmap: of it.
+        seen: clusters that hold bits; each can do so once.
+
+    Raises:
+        BlockError: they cannot be read.
+    """
+    size = image.cluster_size
+    bits = Bits(_bytes_needed(image.header.virtual_size, bitmap.granularity), size)
+    for index, entry in enumerate(_checked_table(image, bitmap)):
+        place = entry & OFFSET_MASK
+        if not place:
+            if entry & _ALL_ONES:
+                bits.put(index, all_ones(size))
+            continue
+        if place >= image.file.size:
+            continue  # zeroes
+        message = f"Could not read bitmap '{bitmap.name}' from image"
+        if place in seen:
+            raise with_reason(message, errno.EINVAL)
+        seen.add(place)
+        try:
+            bits.put(index, image.file.read(place, size))
+        except BlockError as error:
+            raise with_reason(message, error.errno) from error
     return bits
 
 
@@ -314,9 +325,14 @@ class BitmapSet:
         image = self.image
         self.bitmaps = read_directory(image)
         usable = [bitmap for bitmap in self.bitmaps if not bitmap.inconsistent]
+        if image.read_only:
+            for bitmap in usable:
+                _checked_table(image, bitmap)  # the bits themselves are rarely asked for
+            return False
+        seen: set[int] = set()
         for bitmap in usable:
-            bitmap.bits = _load_bits(image, bitmap)
-        if image.read_only or not usable:
+            bitmap.bits = _load_bits(image, bitmap, seen)
+        if not usable:
             return False
         for bitmap in usable:
             bitmap.flags |= _IN_USE
@@ -405,7 +421,8 @@ class BitmapSet:
             raise failed(errno.EPERM)
         bitmap = StoredBitmap(name, granularity.bit_length() - 1)
         bitmap.enabled = enabled
-        bitmap.bits = bytearray(_bytes_needed(image.header.virtual_size, granularity))
+        length = _bytes_needed(image.header.virtual_size, granularity)
+        bitmap.bits = Bits(length, image.cluster_size)
         # QEMU stores those that are new with the newest first, after those it found there.
         found = sum(other.table_offset != 0 for other in self.bitmaps)
         self.bitmaps.insert(found, bitmap)
@@ -447,7 +464,7 @@ class BitmapSet:
         """Set all bits to zero."""
         bits = self._usable(name).bits
         assert bits is not None
-        bits[:] = bytes(len(bits))
+        bits.clear()
 
     def enable(self, name: str, *, enabled: bool) -> None:
         """Say whether writes are recorded."""
@@ -464,17 +481,14 @@ class BitmapSet:
                 f"{other_size}) and can't be merged"
             )
         assert target.bits is not None
-        assert other.bits is not None
+        if other.bits is None:
+            other.bits = _load_bits(source.image, other, set())
         if target.granularity_bits == other.granularity_bits:
-            merged = int.from_bytes(target.bits, "little") | int.from_bytes(other.bits, "little")
-            target.bits[:] = merged.to_bytes(len(target.bits), "little")
+            target.bits.merge(other.bits)
             return
         grain = other.granularity
-        for at, byte in enumerate(other.bits):
-            for bit in range(8) if byte else ():
-                if byte >> bit & 1:
-                    offset = (at * 8 + bit) * grain
-                    target.record(offset, min(grain, size - offset))
+        for number in other.bits.grains():
+            target.record(number * grain, min(grain, size - number * grain))
 
     def resized(self, size: int) -> None:
         """The disk has another size."""
@@ -507,19 +521,16 @@ def _store_bits(image: Image, bitmap: StoredBitmap) -> tuple[int, int]:
     size = image.cluster_size
     bits = bitmap.bits
     assert bits is not None
-    table = unpack_table(bytes(divide_up(len(bits), size) * 8))
+    table = unpack_table(bytes(divide_up(bits.length, size) * 8))
     taken: list[tuple[int, int]] = []
     message = f"Failed to allocate clusters for bitmap '{bitmap.name}'"
     try:
-        for index in range(len(table)):
-            piece = bytes(bits[index * size : (index + 1) * size])
-            if not piece.strip(b"\0"):
-                continue
+        for index, piece in bits.stored():
             table[index] = image.refcounts.allocate(size)
             taken.append((table[index], size))
             message = f"Failed to write bitmap '{bitmap.name}' to file"
             image.guard.check(table[index], size)
-            image.file.write(table[index], piece.ljust(size, b"\0"))
+            image.file.write(table[index], piece)
             message = f"Failed to allocate clusters for bitmap '{bitmap.name}'"
         place = image.refcounts.allocate(len(table) * 8)
         taken.append((place, len(table) * 8))
