@@ -209,6 +209,16 @@ def create_in(graph: BlockGraph, plan: Plan, file: Root, data_file: Root | None 
     Raises:
         BlockError: not possible; the files hold an incomplete image.
     """
+    files = [file] if data_file is None else [file, data_file]
+    for root in files:
+        root.node.open_flags |= Open.NO_FLUSH  # an unfinished image is worth no order of writes
+    _fill(graph, plan, file, data_file)
+    for root in files:
+        root.node.open_flags &= ~Open.NO_FLUSH
+        root.node.flush()
+
+
+def _fill(graph: BlockGraph, plan: Plan, file: Root, data_file: Root | None) -> None:
     _write_first(plan, file)
     options = {"driver": "qcow2", "file": file.node.node_name}
     if data_file is not None:
