@@ -54,7 +54,8 @@ def run(words: list[str]) -> int:
         def announce(values: Values) -> None:
             if "quiet" not in given:
                 console.line(f"Formatting '{filename}', fmt={image_format} {shown(values)}")
-                console.flush()
+                if not _may_be_handed_on(image_format, values):
+                    console.flush()
 
         try:
             create_image(
@@ -71,9 +72,17 @@ def run(words: list[str]) -> int:
         except ForeignDriver:
             raise
         except BlockError as error:
+            console.flush()  # it was said before
             console.block_error(error, f"{filename}: ")
             return 1
     return 0
+
+
+def _may_be_handed_on(image_format: str, values: Values) -> bool:
+    """Whether it shows only while the image is made that just QEMU can: its program says it all."""
+    return image_format == "luks" or any(
+        name == "data_file" or name.startswith("encrypt.") for name in values.given()
+    )
 
 
 def shown(values: Values) -> str:
