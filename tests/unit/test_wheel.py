@@ -128,6 +128,14 @@ def test_what_only_vms_need_is_named(run: Run) -> None:
     assert "pip install 'thinvirt[vm]'" in result.stderr
 
 
+def test_what_an_image_needs_is_named(run: Run) -> None:
+    run("python", "-c", "open('data', 'wb').write(b'x' * 65536)")
+    words = ["convert", "-c", "-O", "qcow2", "-o", "compression_type=zstd", "data", "z.qcow2"]
+    result = run("thin-img", *words)
+    assert result.returncode == 1
+    assert "thinvirt[compression]" in result.stderr
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be somebody else")
 def test_another_user_runs_it(venv: Path, run: Run, tmp_path: Path) -> None:
     run("thin-img", "create", "-q", "-f", "qcow2", "a.qcow2", "8M")

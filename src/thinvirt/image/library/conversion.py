@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
 from thinvirt.errors import UsageError
+from thinvirt.image.block.abilities import Effort
 from thinvirt.image.block.errors import BlockError, prefixed
 from thinvirt.image.block.flags import SECTOR, Open
 from thinvirt.image.library.session import (
@@ -44,6 +45,7 @@ class _How(NamedTuple):
     """How is copied: arguments that `convert` and `copy_into` share."""
 
     compress: bool
+    effort: str
     minimum_hole: int
     share_blocks: bool
     salvage: bool
@@ -55,6 +57,8 @@ class _How(NamedTuple):
         """Refuse what does not fit together, before anything is opened or made."""
         if self.minimum_hole % SECTOR or not 0 <= self.minimum_hole <= MAX_BUFFER:
             raise UsageError(f"minimum_hole is a multiple of {SECTOR} from 0 to {MAX_BUFFER}")
+        if self.effort not in Effort.ALL:
+            raise UsageError(f"no effort '{self.effort}': there are {', '.join(Effort.ALL)}")
         if self.share_blocks and (self.compress or self.salvage):
             raise UsageError("share_blocks does not go with compress and salvage")
         if self.rate < 0:
@@ -72,6 +76,7 @@ def convert(
     backing_format: str | None = None,
     snapshot: str | None = None,
     compress: bool = False,
+    effort: str = Effort.FAST,
     minimum_hole: int = MINIMUM_HOLE,
     share_blocks: bool = False,
     salvage: bool = False,
@@ -96,6 +101,7 @@ def convert(
         backing_format: needed with `backing`.
         snapshot: copy this internal snapshot (ID or name) instead of the present content.
         compress: store compressed.
+        effort: how hard to try to make it small: "fast", "small" or "qemu" (at QEMU's level).
         minimum_hole: zeroes in a row that are left out, in bytes; 0 writes everything.
         share_blocks: let the host's file system copy, sharing blocks where it can.
         salvage: read around errors: what cannot be read becomes zeroes, with an `ImageWarning`.
@@ -112,7 +118,9 @@ def convert(
         UsageError: arguments that do not fit together.
         ImageError: an image cannot be read, made or written; `path` is which, `offset` where.
     """
-    how = _How(compress, minimum_hole, share_blocks, salvage, bitmaps, skip_broken_bitmaps, rate)
+    how = _How(
+        compress, effort, minimum_hole, share_blocks, salvage, bitmaps, skip_broken_bitmaps, rate
+    )
     how.check()
     names = _names(source, wants_one=backing is not None or snapshot is not None or bitmaps)
     with new_target(target, overwrite=overwrite), Session(secrets) as session:
@@ -148,6 +156,7 @@ def copy_into(
     shares_backing: bool = False,
     target_is_zero: bool = False,
     compress: bool = False,
+    effort: str = Effort.FAST,
     minimum_hole: int = MINIMUM_HOLE,
     share_blocks: bool = False,
     salvage: bool = False,
@@ -172,6 +181,7 @@ def copy_into(
             `source` itself holds is copied.
         target_is_zero: the target reads as zeroes, so that no zeroes need to be written.
         compress: store compressed.
+        effort: how hard to try to make it small: "fast", "small" or "qemu" (at QEMU's level).
         minimum_hole: zeroes in a row that are not stored, in bytes; 0 writes everything.
         share_blocks: let the host's file system copy, sharing blocks where it can.
         salvage: read around errors: what cannot be read becomes zeroes, with an `ImageWarning`.
@@ -188,7 +198,9 @@ def copy_into(
     """
     if shares_backing and target_is_zero:
         raise UsageError("a target that shows its backing file does not read as zeroes")
-    how = _How(compress, minimum_hole, share_blocks, salvage, bitmaps, skip_broken_bitmaps, rate)
+    how = _How(
+        compress, effort, minimum_hole, share_blocks, salvage, bitmaps, skip_broken_bitmaps, rate
+    )
     how.check()
     names = _names(source, wants_one=shares_backing or snapshot is not None or bitmaps)
     with Session(secrets) as session:
@@ -307,6 +319,7 @@ def _conversion(
         has_backing=has_backing,
         minimum_hole=how.minimum_hole,
         compressed=how.compress,
+        effort=how.effort,
         copy_range=how.share_blocks,
         salvage=how.salvage,
         warn=session.graph.warn,

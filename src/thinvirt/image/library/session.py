@@ -106,6 +106,7 @@ def located(name: ImageName) -> Iterator[None]:
 def request_failed(text: str, cause: BlockError, name: ImageName, offset: int | None) -> BlockError:
     """Return the error of a request, with the image and the place."""
     error = with_reason(f"{text} '{shown(name)}'", cause.errno)
+    error.hint = cause.hint
     error.path = host_path(name)
     error.offset = offset // SECTOR * SECTOR if offset is not None else None
     return error

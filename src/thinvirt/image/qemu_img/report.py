@@ -148,8 +148,19 @@ class Console:
         self.error(prefix + error.message)
         if error.qemu_hint:
             self.message(error.qemu_hint)
-        if error.hint and error.hint != error.qemu_hint.strip() and self.program != "qemu-img":
-            self.message(f"{error.hint}\n")
+        if error.hint != error.qemu_hint.strip():
+            self._advise(error.hint)
+
+    def request_error(self, text: str, cause: BlockError) -> None:
+        """Print an error of which QEMU says only the errno, and under our own name what it was."""
+        self.error(text)
+        if cause.message != cause.reason:
+            self._advise(cause.message)
+        self._advise(cause.hint)
+
+    def _advise(self, text: str) -> None:
+        if text and self.program != "qemu-img":
+            self.message(f"{text}\n")
 
     def usage(self, text: str) -> NoReturn:
         """Print what is wrong with the command line and end.

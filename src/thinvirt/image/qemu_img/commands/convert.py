@@ -285,7 +285,7 @@ class _Conversion:
             )
             conversion.run()
         except ConvertFailed as error:
-            console.error(str(error))
+            console.request_error(str(error), error.cause)
             raise Exit(1) from error
         except BlockError as error:
             console.block_error(error)
