@@ -19,6 +19,7 @@ from thinvirt import errors
 from thinvirt.cli.parsers import whole_parser
 from thinvirt.cli.verbs import VERBS
 from thinvirt.image.block.registry import FOREIGN_FORMATS, FOREIGN_PROTOCOLS
+from thinvirt.image.qemu_img.differences import DIFFERENCES
 from thinvirt.image.qemu_img.table import COMMANDS, command_module
 from thinvirt.vm.os_support import TABLE, TABLE_BUSES, Row
 
@@ -91,7 +92,9 @@ def qemu_img_page() -> str:
         "Other formats and protocols are handed to an installed qemu-img, with the same command "
         "line:\n"
         f"{', '.join(f'`{name}`' for name in sorted(FOREIGN_FORMATS | FOREIGN_PROTOCOLS))}.\n"
-        "Where there is none, a message says so and nothing is changed.\n"
+        "Where there is none, a message says so and nothing is changed.\n\n"
+        "Differences that are meant, besides those of single options:\n\n"
+        + "".join(f"- {subject} {text}\n" for subject, text in DIFFERENCES.values())
     ]
     for name in COMMANDS:
         command = command_module(name).COMMAND
