@@ -102,6 +102,7 @@ class Console:
         Who sends both standard output and error into one file sees them in qemu-img's order: it
         keeps back a last block that is not full. Under our own name the order is that of time.
         """
+        self._flush_findings()
         if self.program != "qemu-img" or os.isatty(1):
             self.flush()
             return
