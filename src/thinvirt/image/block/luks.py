@@ -128,12 +128,24 @@ class LuksNode(BaseNode, Creatable, Measurable, Amendable):
             parts.append(cipher.decrypt(at, stored))
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def read_into(self, offset: int, buffer: memoryview) -> None:
+        """Read into a buffer, and decrypt in there."""
+        is_odd = (offset | len(buffer)) & self.request_alignment - 1
+        if self.copy_on_read or is_odd or offset + len(buffer) > self.size:
+            super().read_into(offset, buffer)
+        else:
+            self.file.read_into(self.payload_offset + offset, buffer)
+            self._cipher.decrypt_into(offset, buffer, buffer)
+
     def _write(self, offset: int, data: Buffer, flags: int) -> None:
         cipher = self._cipher
         view = memoryview(data)
+        stored = memoryview(bytearray(min(len(view), _PIECE)))
         for at in range(0, len(view), _PIECE):
-            stored = cipher.encrypt(offset + at, view[at : at + _PIECE])
-            self.file.write(self.payload_offset + offset + at, stored, flags)
+            part = view[at : at + _PIECE]
+            target = stored[: len(part)]
+            cipher.encrypt_into(offset + at, part, target)
+            self.file.write(self.payload_offset + offset + at, target, flags)
 
     def _truncate(self, size: int, *, exact: bool, preallocation: str, flags: int) -> None:
         if size > MAX_LENGTH - self.payload_offset:

@@ -130,7 +130,8 @@ class RawNode(BaseNode, Creatable, Measurable):
 
     def read_into(self, offset: int, buffer: memoryview) -> None:
         """Read into a buffer without a copy."""
-        if self.copy_on_read or self.request_alignment > 1 or offset + len(buffer) > self.size:
+        is_odd = (offset | len(buffer)) & self.request_alignment - 1
+        if self.copy_on_read or is_odd or offset + len(buffer) > self.size:
             super().read_into(offset, buffer)
         else:
             self.file.debug_event("read_aio")

@@ -14,10 +14,9 @@ from thinvirt.image.crypto.errors import CipherMissing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import ModuleType
     from typing import Any, TypeAlias
 
+    from thinvirt.image.crypto.wide import Lanes
     from thinvirt.image.formats.luks import CipherSpec
 
     Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -53,7 +52,7 @@ class SectorCipher:
         self._tweak = _BlockCipher(spec.algorithm, tweak) if tweak else None
         self._vectors = _Vectors(spec, key)
         self._done = 0
-        self._wide: ModuleType | None = None
+        self._lanes: Lanes | None = None
 
     def encrypt(self, offset: int, data: Buffer) -> bytes:
         """Return data as it is stored.
@@ -62,54 +61,69 @@ class SectorCipher:
             offset: bytes, whole sectors; initial vectors are made from it.
             data: what; a last part of a sector must still be whole blocks.
         """
-        return self._in_pieces(offset, data, decrypts=False)
+        result = bytearray(len(data))
+        self.encrypt_into(offset, data, memoryview(result))
+        return bytes(result)
 
     def decrypt(self, offset: int, data: Buffer) -> bytes:
         """Return data as it was before `encrypt`."""
-        return self._in_pieces(offset, data, decrypts=True)
+        result = bytearray(len(data))
+        self.decrypt_into(offset, data, memoryview(result))
+        return bytes(result)
 
-    def _in_pieces(self, offset: int, data: Buffer, *, decrypts: bool) -> bytes:
+    def encrypt_into(self, offset: int, data: Buffer, out: memoryview) -> None:
+        """Put what `encrypt` returns into `out`, which may be the memory of `data` itself.
+
+        One thread at a time may use a cipher.
+        """
+        self._in_pieces(offset, data, out, decrypts=False)
+
+    def decrypt_into(self, offset: int, data: Buffer, out: memoryview) -> None:
+        """Put what `decrypt` returns into `out`; see `encrypt_into`."""
+        self._in_pieces(offset, data, out, decrypts=True)
+
+    def _in_pieces(self, offset: int, data: Buffer, out: memoryview, *, decrypts: bool) -> None:
         assert not offset % SECTOR
         view = memoryview(data)
         if self._done < _WIDE_FROM:
             self._done += len(view)
-            if self._done >= _WIDE_FROM:
-                self._wide = _numpy_code()
-        parts = []
+            if self._done >= _WIDE_FROM and self._mode in ("xts", "cbc"):
+                self._lanes = _numpy_lanes()
         for at in range(0, len(view), _PIECE):
             part: Buffer = view[at : at + _PIECE]
-            length = len(part)
+            target = out[at : at + _PIECE]
+            sector, length = (offset + at) // SECTOR, len(part)
+            if self._lanes is not None and not length % SECTOR:
+                self._wide_piece(self._lanes, sector, part, target, decrypts=decrypts)
+                continue
             if length % SECTOR:
                 part = bytes(part).ljust(-(-length // SECTOR) * SECTOR, b"\0")
-            done = self._piece((offset + at) // SECTOR, part, decrypts=decrypts)
-            parts.append(done if len(done) == length else done[:length])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            target[:] = memoryview(self._piece(sector, part, decrypts=decrypts))[:length]
+
+    def _wide_piece(
+        self, lanes: Lanes, sector: int, data: Buffer, out: memoryview, *, decrypts: bool
+    ) -> None:
+        vectors = self._vectors.of(sector, len(data) // SECTOR, wide=True)
+        work = self._block.decrypt_into if decrypts else self._block.encrypt_into
+        if self._tweak is not None:
+            lanes.mix_xts(work, self._tweak.encrypt(vectors), data, out)
+        elif decrypts:
+            lanes.unchain(work, vectors, data, out)
+        else:
+            lanes.chain(work, vectors, data, out)
 
     def _piece(self, sector: int, data: Buffer, *, decrypts: bool) -> bytes:
         work = self._block.decrypt if decrypts else self._block.encrypt
         if self._mode == "ecb":
             return work(data)
         vectors = self._vectors.of(sector, len(data) // SECTOR)
-        if self._mode == "xts":
-            return self._mix(work, vectors, data)
+        if self._tweak is not None:
+            tweaks = _number(_tweaks(self._tweak.encrypt(vectors)))
+            middle = (_number(data) ^ tweaks).to_bytes(len(data), "little")
+            return (_number(work(middle)) ^ tweaks).to_bytes(len(data), "little")
         if self._mode == "ctr":
             return self._block.count(vectors, data)
-        if self._wide is not None:
-            chained = self._wide.unchain if decrypts else self._wide.chain
-            done: bytes = chained(work, vectors, data)
-            return done
         return self._unchain(vectors, data) if decrypts else self._chain(vectors, data)
-
-    def _mix(self, work: Callable[[Buffer], bytes], vectors: bytes, data: Buffer) -> bytes:
-        """XTS, either way: every block is mixed with its tweak before and after."""
-        assert self._tweak is not None
-        first = self._tweak.encrypt(vectors)
-        if self._wide is not None:
-            done: bytes = self._wide.mix_xts(work, first, data)
-            return done
-        tweaks = _number(_tweaks(first))
-        middle = (_number(data) ^ tweaks).to_bytes(len(data), "little")
-        return (_number(work(middle)) ^ tweaks).to_bytes(len(data), "little")
 
     def _chain(self, vectors: bytes, data: Buffer) -> bytes:
         """CBC: the first blocks of all sectors, then the second ones, and so on."""
@@ -131,12 +145,12 @@ class SectorCipher:
         return mixed.to_bytes(len(data), "little")
 
 
-def _numpy_code() -> ModuleType | None:
+def _numpy_lanes() -> Lanes | None:
     try:
-        from thinvirt.image.crypto import wide
+        from thinvirt.image.crypto.wide import Lanes
     except ImportError:
         return None
-    return wide
+    return Lanes(_PIECE // SECTOR)
 
 
 class _BlockCipher:
@@ -168,6 +182,14 @@ class _BlockCipher:
     def decrypt(self, data: Buffer) -> bytes:
         """Decrypt each block by itself."""
         return self._decryptor.update(data)
+
+    def encrypt_into(self, data: Buffer, out: memoryview) -> None:
+        """Encrypt each block by itself; `out` has room for one more."""
+        self._encryptor.update_into(data, out)
+
+    def decrypt_into(self, data: Buffer, out: memoryview) -> None:
+        """Decrypt each block by itself; `out` has room for one more."""
+        self._decryptor.update_into(data, out)
 
     def count(self, vectors: bytes, data: Buffer) -> bytes:
         """Mix with a stream made from counters, which begin anew with each sector."""
@@ -207,12 +229,16 @@ class _Vectors:
             digest = hashlib.new(spec.vector_hash, key, usedforsecurity=False).digest()
             self._salted = _BlockCipher(algorithm, digest[:size])
 
-    def of(self, sector: int, count: int) -> bytes:
-        """Return the vectors of `count` sectors, end to end."""
+    def of(self, sector: int, count: int, *, wide: bool = False) -> bytes:
+        """Return the vectors of `count` sectors, end to end; `wide` makes them with numpy."""
         mask = self._mask
-        plain = b"".join(
-            [(number & mask).to_bytes(BLOCK, "little") for number in range(sector, sector + count)]
-        )
+        if wide:
+            from thinvirt.image.crypto.wide import plain_vectors
+
+            plain = plain_vectors(sector, count, mask)
+        else:
+            numbers = range(sector, sector + count)
+            plain = b"".join([(number & mask).to_bytes(BLOCK, "little") for number in numbers])
         return plain if self._salted is None else self._salted.encrypt(plain)
 
 

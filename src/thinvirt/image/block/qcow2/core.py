@@ -31,6 +31,12 @@ if TYPE_CHECKING:
         def decrypt(self, offset: int, data: Buffer) -> bytes:
             """Return data as the guest sees it."""
 
+        def encrypt_into(self, offset: int, data: Buffer, out: memoryview) -> None:
+            """Put data as it is stored into `out`."""
+
+        def decrypt_into(self, offset: int, data: Buffer, out: memoryview) -> None:
+            """Put data as the guest sees it into `out`, which may be the same memory."""
+
     class TableLike(Protocol):
         """A table in memory; see `tables.Table`."""
 
@@ -284,7 +290,7 @@ class Image(BaseNode):
         """Return guest bytes; the guest's disk may end before."""
         raise NotImplementedError
 
-    def encrypt(self, host: int, guest: int, data: Buffer) -> bytes:
+    def encrypt(self, host: int, guest: int, data: Buffer) -> bytearray:
         """Return guest data as it is to be stored at a host offset."""
         raise NotImplementedError
 

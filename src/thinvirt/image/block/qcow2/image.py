@@ -383,21 +383,27 @@ class Qcow2Node(Operations, StatusRuns):
     def _fill(self, kind: int, offset: int, place: int, view: memoryview) -> None:
         """Read a run that is not compressed."""
         unallocated = kind in (Kind.UNALLOCATED, Kind.UNALLOCATED_RESERVED)
-        if kind == Kind.NORMAL and self.cipher is None:
+        if kind == Kind.NORMAL:
             self.file.debug_event("read_aio")
             self.data_file.read_into(place, view)
+            if self.cipher is not None:
+                self.cipher.decrypt_into(
+                    place if self.cipher_by_host_offset else offset, view, view
+                )
         elif unallocated and self.backing is not None:
             self.file.debug_event("read_backing_aio")
             self.backing.read_into(offset, view)
         else:
             view[:] = self._read_run(kind, offset, len(view), place)
 
-    def encrypt(self, host: int, guest: int, data: Buffer) -> bytes:
+    def encrypt(self, host: int, guest: int, data: Buffer) -> bytearray:
         """Return guest data as it is to be stored at a host offset."""
-        if not data:
-            return b""
-        assert self.cipher is not None
-        return self.cipher.encrypt(host if self.cipher_by_host_offset else guest, data)
+        result = bytearray(len(data))
+        if data:
+            assert self.cipher is not None
+            where = host if self.cipher_by_host_offset else guest
+            self.cipher.encrypt_into(where, data, memoryview(result))
+        return result
 
     def _write(self, offset: int, data: Buffer, flags: int) -> None:
         self._alive()

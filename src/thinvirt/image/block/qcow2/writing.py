@@ -455,9 +455,9 @@ class Writer:
         head, tail = self._read_edges(placement)
         if image.cipher is not None:
             start = placement.copy_from
-            head = image.encrypt(placement.host + start, placement.guest + start, head)
+            head = bytes(image.encrypt(placement.host + start, placement.guest + start, head))
             start = placement.tail_from
-            tail = image.encrypt(placement.host + start, placement.guest + start, tail)
+            tail = bytes(image.encrypt(placement.host + start, placement.guest + start, tail))
         if data is not None:
             image.file.debug_event("write_aio")
             self._write_edge(placement.host + placement.copy_from, b"".join((head, data, tail)))
