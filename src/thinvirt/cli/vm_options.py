@@ -94,7 +94,7 @@ def spec_from_args(args: argparse.Namespace) -> VmSpec:
         else (USER_NETWORK,),
         forwards=tuple(parse_forward(text) for text in args.forward),
         seed=SeedSpec(
-            user_data=_read_text(args.user_data, "--user-data") if args.user_data else "",
+            user_data=read_text(args.user_data, "--user-data") if args.user_data else "",
             ssh_keys=tuple(key for name in args.ssh_key for key in read_public_keys(name)),
         ),
         graphics=parse_vnc(args.vnc),
@@ -155,14 +155,20 @@ def read_public_keys(name: str) -> list[str]:
         NotFound: there is no such file.
         UsageError: it cannot be read, or holds a private key.
     """
-    text = _read_text(name, "--ssh-key")
+    text = read_text(name, "--ssh-key")
     if "PRIVATE KEY" in text:
         raise UsageError(f"'{name}' holds a private key", hint=f"the public one is '{name}.pub'")
     keys = [line.strip() for line in text.splitlines()]
     return [key for key in keys if key and not key.startswith("#")]
 
 
-def _read_text(name: str, option: str) -> str:
+def read_text(name: str, option: str) -> str:
+    """Return the content of a text file that an option names.
+
+    Raises:
+        NotFound: there is no such file.
+        UsageError: it cannot be read, or is no text in UTF-8.
+    """
     path = Path(name).expanduser()
     try:
         return path.read_text(encoding="utf-8")

@@ -33,7 +33,7 @@ class LaunchRequest:
     """What is to be started; every value resolved.
 
     Attributes:
-        name, uuid, spec, memory_mib, disks, firmware, macs: see `thinvirt.vm.qemu.Launch`.
+        name, uuid, spec, memory_mib, disks, media, firmware, macs: see `thinvirt.vm.qemu.Launch`.
         folder: where its run-time files and its log go.
         accel: what executes the guest's instructions.
         seed: the files of the NoCloud seed by name; empty for none.
@@ -48,6 +48,7 @@ class LaunchRequest:
     spec: VmSpec
     memory_mib: int
     disks: tuple[tuple[DiskLayer, ...], ...]
+    media: DiskLayer | None = None
     firmware: FirmwareFiles | None = None
     macs: tuple[str, ...]
     folder: VmFolder
@@ -137,6 +138,7 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
             memory_mib=request.memory_mib,
             accel=request.accel.name,
             disks=request.disks,
+            media=request.media,
             firmware=request.firmware,
             seed=str(folder.seed) if request.seed else "",
             macs=request.macs,

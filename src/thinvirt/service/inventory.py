@@ -64,7 +64,11 @@ def list_vms(store: Store, chosen: Selection) -> Iterator[dict[str, Any]]:
             "template": vm.origin,
             "ssh_port": state.ssh_port if state else None,
             "virtual_size": vm.batch.virtual_size,
-            "disk_bytes": _occupied(f"{folder}/{store.layout.overlay_name(vm.name)}"),
+            "disk_bytes": _occupied(
+                f"{folder}/{store.layout.overlay_name(vm.name)}"
+                if vm.template is not None
+                else first_disk(store, vm)
+            ),
         }
 
 
@@ -89,7 +93,7 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
         "uuid": identity.uuid,
         "mac": identity.mac,
         "lan_address": identity.lan_address,
-        "disk": str(store.overlay(vm)),
+        "disk": first_disk(store, vm),
         "virtual_size": vm.batch.virtual_size,
         "disk_bytes": occupied(store, vm),
         "batch": vm.batch.id,
@@ -203,9 +207,19 @@ def state_word(vm: Vm, alive: dict[int, RunState | None]) -> str:
     return STARTING if alive[vm.id] is None else RUNNING
 
 
+def first_disk(store: Store, vm: Vm) -> str:
+    """Return the file of a VM's first disk, "" if it has none."""
+    if vm.template is not None:
+        return str(store.overlay(vm))
+    from thinvirt.service.drives import disk_path
+
+    numbered = [(n, disk) for n, disk in enumerate(vm.spec.disks) if disk.device == "disk"]
+    return str(disk_path(store, vm, numbered[0][1], numbered[0][0])) if numbered else ""
+
+
 def occupied(store: Store, vm: Vm) -> int | None:
-    """Return the bytes a VM's overlay occupies on disk; None if it is not there."""
-    return _occupied(str(store.overlay(vm)))
+    """Return the bytes a VM's first disk occupies; None if it is not there."""
+    return _occupied(first_disk(store, vm))
 
 
 def _occupied(path: str) -> int | None:

@@ -10,7 +10,7 @@ from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qemu import LaunchRequest, Running
-from thinvirt.service.drives import disk_layers
+from thinvirt.service.drives import disk_layers, host_driver
 from thinvirt.service.firmware import firmware_files
 from thinvirt.service.templates import check_base
 from thinvirt.store import Store, Template, Vm
@@ -18,7 +18,7 @@ from thinvirt.store.layout import cache_home
 from thinvirt.store.trouble import explained
 from thinvirt.units import MIB, format_size
 from thinvirt.vm.identity import mac_address
-from thinvirt.vm.qemu import PROGRAM
+from thinvirt.vm.qemu import PROGRAM, DiskLayer
 from thinvirt.vm.seed import SeedInterface, seed_files
 from thinvirt.vm.spec import VmSpec
 from thinvirt.vm.spec.validate import checked
@@ -112,6 +112,17 @@ def seed_of(store: Store, vm: Vm, say: Say | None = None) -> Mapping[str, str]:
     )
 
 
+def install_media(spec: VmSpec) -> DiskLayer | None:
+    """Return the installer's disc of a VM that has still to be installed; None for none.
+
+    Raises:
+        NotFound: it is not there.
+    """
+    if spec.install is None or not spec.install.media:
+        return None
+    return DiskLayer(spec.install.media, "raw", host_driver(Path(spec.install.media)))
+
+
 def launch_request(
     store: Store,
     vm: Vm,
@@ -142,6 +153,7 @@ def launch_request(
         spec=spec,
         memory_mib=memory_mib(spec, vm.template),
         disks=disk_layers(store, vm, spec),
+        media=install_media(spec),
         firmware=firmware_files(spec, variables),
         macs=mac_addresses(store, vm, spec),
         folder=folder_of(store, vm),

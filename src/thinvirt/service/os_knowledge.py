@@ -16,21 +16,33 @@ import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from thinvirt.errors import NotFound, ThinvirtError
 from thinvirt.service.os_index import Damaged, OsIndex, Stamp, build, load, stamp
 from thinvirt.store.layout import cache_home
-from thinvirt.vm.osinfo.codec import pack_media, pack_os, unpack_media, unpack_os
+from thinvirt.vm.osinfo.codec import (
+    pack_media,
+    pack_os,
+    pack_tree,
+    unpack_media,
+    unpack_os,
+    unpack_tree,
+)
 from thinvirt.vm.osinfo.media import (
     DESCRIPTORS_AT,
     DESCRIPTORS_BYTES,
     MediaEntry,
     VolumeIds,
     detect,
+    detect_tree,
     parse_descriptors,
+    parse_treeinfo,
 )
-from thinvirt.vm.osinfo.records import Device, Media, OsInfo, OsRecord
+from thinvirt.vm.osinfo.records import Device, Media, OsInfo
+
+if TYPE_CHECKING:
+    from thinvirt.vm.osinfo.fragments import OsRecord
 
 PACKAGED: Final = Path("/usr/share/osinfo")
 OURS: Final = Path(__file__).parents[1] / "data" / "os.toml"
@@ -73,6 +85,16 @@ class Detected:
     ids: VolumeIds
     exact: bool
     others: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectedTree:
+    """What an installation tree turned out to be, with the paths of kernel and initrd in it."""
+
+    os: OsInfo
+    architecture: str
+    kernel: str
+    initrd: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,6 +220,19 @@ class OsKnowledge:
         others.pop(best.short_id, None)
         return Detected(best, found[0].media, ids, bool(exactly), tuple(others))
 
+    def detect_tree(self, treeinfo: str) -> DetectedTree | None:
+        """Return what an installation tree is of; None if no entry fits it.
+
+        Args:
+            treeinfo: the text of its ``.treeinfo``.
+        """
+        said = parse_treeinfo(treeinfo)
+        found = detect_tree(said, (unpack_tree(packed) for packed in self._read("trees")))
+        if not said or not found:
+            return None
+        os_id, tree = found[0]
+        return DetectedTree(self.find(os_id), tree.architecture, tree.kernel, tree.initrd)
+
     def _read(self, section: str) -> Any:
         try:
             return self._index.read(section)
@@ -268,7 +303,7 @@ class _Reading:
         user_ids = self._add_files(records)
         names: dict[str, int] = {}
         sections: dict[str, Any] = {}
-        listed, media = [], []
+        listed, media, trees = [], [], []
         for number, record in enumerate(records.values()):
             source = "osinfo-db" if record.id in from_databases else "built in"
             source = user_ids.get(record.id, source)
@@ -292,7 +327,9 @@ class _Reading:
                 pack_media(MediaEntry(info.id, disc, info.release_date, rolling))
                 for disc in record.media
             ]
+            trees += [pack_tree(info.id, info.release_date, tree) for tree in record.trees]
         sections["list"] = listed
+        sections["trees"] = trees
         sections["media"] = media
         return build(
             stamps=self.stamps,
@@ -302,7 +339,7 @@ class _Reading:
             file=file,
         )
 
-    def _database_records(self, devices: dict[str, Device]) -> Iterator[OsRecord]:
+    def _database_records(self, devices: dict[str, Device]) -> Iterator["OsRecord"]:
         from thinvirt.vm.osinfo.parse import BadFragment, parse_fragment
 
         for key, files in self._groups().items():
@@ -365,7 +402,7 @@ class _Reading:
                     self.stamps.append(stamp(entry.path))
                 yield folder / entry.name
 
-    def _add_files(self, records: dict[str, OsRecord]) -> dict[str, str]:
+    def _add_files(self, records: "dict[str, OsRecord]") -> dict[str, str]:
         """Add thinvirt's own and the users' files; return which system is from which of them."""
         from thinvirt.vm.osinfo.merging import merge_fragments
         from thinvirt.vm.osinfo.user_file import parse_user_file

@@ -1,14 +1,16 @@
 """Every VM in other tools' words, before it is made and after."""
 
-from collections.abc import Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
 from thinvirt.errors import Conflict, NotFound
 from thinvirt.service.clones import ClonePlan, qemu_img_commands, qemu_img_twin
-from thinvirt.service.drives import disk_layers
+from thinvirt.service.drives import chain, disk_layers
 from thinvirt.service.firmware import firmware_build, firmware_files
+from thinvirt.service.installing import InstallPlan
 from thinvirt.service.launching import (
     acceleration,
     folder_of,
@@ -25,7 +27,7 @@ from thinvirt.vm.qemu import (
     Launch,
     qemu_argv,
 )
-from thinvirt.vm.spec import VmSpec
+from thinvirt.vm.spec import DiskSpec, VmSpec
 
 Form = Literal["virt-install", "xml", "qemu", "qemu-img"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -61,9 +63,14 @@ def twin_of(store: Store, vm: Vm, form: Form, *, one_line: bool = False) -> Twin
         NotFound: a file of the VM is not there.
         Conflict: there is no such form of this VM.
     """
-    if form == "qemu-img":
+    if form == "qemu-img" and vm.template is not None:
         text = qemu_img_twin(store, vm)
         return Twin(form, (), f"{text}\n")
+    if form == "qemu-img":
+        raise Conflict(
+            f"the disks of VM '{vm.name}' are there: nothing is to be made for it",
+            hint="thinvirt install … --print-command qemu-img shows it beforehand",
+        )
     launch = vm_launch(store, vm)
     needs = (f"thinvirt show {vm.name} --seed {launch.seed}",) if launch.seed else ()
     return _twin(launch, form, needs, one_line=one_line)
@@ -84,6 +91,74 @@ def twins_of_plan(
         _twin(plan_launch(store, planned, name), form, (command,), one_line=one_line)
         for name, command in zip(planned.names, disks, strict=True)
     ]
+
+
+def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False) -> Twin:
+    """Return the equivalent of a VM that would be installed or imported.
+
+    New disks of the store are thought to be in the current folder.
+    """
+    here = Path.cwd()
+    commands = tuple(_create_commands(planned, here))
+    if form == "qemu-img":
+        return Twin(form, (), "".join(f"{command}\n" for command in commands))
+    disks: list[tuple[DiskLayer, ...]] = []
+    new = {disk.number: disk for disk in planned.new_disks}
+    for number, disk in enumerate(planned.spec.disks):
+        if number in new:
+            made = new[number]
+            below = (
+                chain(made.backing, DiskSpec(format=disk.backing_format)) if made.backing else ()
+            )
+            top = DiskLayer(
+                str(made.path or here / _new_name(planned.name, number)),
+                "raw" if made.format == "raw" else "qcow2",
+            )
+            disks.append((top, *below))
+        else:
+            disks.append(chain(Path(disk.source), disk) if disk.source else ())
+    firmware = None
+    if planned.spec.firmware == "efi":
+        code = firmware_build(planned.spec).code
+        firmware = FirmwareFiles(code, str(here / f"{planned.name}.vars.fd"))
+    launch = _launch(
+        planned.name,
+        planned.spec,
+        uuid="",
+        memory=memory_mib(planned.spec, None),
+        disks=tuple(disks),
+        macs=tuple(card.mac for card in planned.spec.cards),
+        firmware=firmware,
+        lan_ports=_new_ports(planned.name, planned.spec),
+        console_log="",
+    )
+    return _twin(launch, form, commands, one_line=one_line)
+
+
+def _new_name(name: str, number: int) -> str:
+    return f"{name}.qcow2" if number == 0 else f"{name}.disk{number}.qcow2"
+
+
+def _new_ports(name: str, spec: VmSpec) -> tuple[LanPort, ...]:
+    return tuple(
+        LanPort(f"{card.name}/{name}-{n}.sock", f"{card.name}/switch.sock")
+        for n, card in enumerate(spec.cards)
+        if card.kind == "lan"
+    )
+
+
+def _create_commands(planned: InstallPlan, here: Path) -> Iterator[str]:
+    """Yield the qemu-img commands that make the new disks."""
+    for disk in planned.new_disks:
+        words = ["qemu-img", "create", "-q", "-f", disk.format]
+        if disk.backing is not None:
+            words += ["-b", str(disk.backing), "-F", str(disk.backing_format)]
+        if not disk.sparse:
+            words += ["-o", "preallocation=falloc"]
+        words.append(str(disk.path or here / _new_name(planned.name, disk.number)))
+        if disk.size is not None:
+            words.append(str(disk.size))
+        yield shlex.join(words)
 
 
 def vm_launch(store: Store, vm: Vm) -> Launch:
@@ -135,11 +210,7 @@ def plan_launch(store: Store, planned: ClonePlan, name: str) -> Launch:
         disks=(first, *others),
         macs=("",) * len(spec.cards),
         firmware=firmware,
-        lan_ports=tuple(
-            LanPort(f"{card.name}/{name}-{n}.sock", f"{card.name}/switch.sock")
-            for n, card in enumerate(spec.cards)
-            if card.kind == "lan"
-        ),
+        lan_ports=_new_ports(name, spec),
         console_log="",
     )
 

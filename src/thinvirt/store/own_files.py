@@ -17,3 +17,17 @@ def own_files(store: Store, batch: Batch, vm_name: str) -> Iterator[Path]:
         yield own.variables
     if "tpm" in spec:
         yield own.tpm_state
+
+
+def paths_in_use(store: Store) -> Iterator[tuple[str, str]]:
+    """Yield ``(path, VM)`` of every disk outside the store that a VM has."""
+    rows = store.database.rows(
+        "SELECT batches.spec, vms.name, vms.overrides FROM batches JOIN vms "
+        "ON vms.id BETWEEN batches.first_vm AND batches.last_vm "
+        "WHERE batches.spec LIKE '%\"source\"%' OR vms.overrides LIKE '%\"source\"%'"
+    )
+    for spec, name, overrides in rows:
+        facts = json.loads(spec) | (json.loads(overrides) if overrides else {})
+        for disk in facts.get("disks", ()):
+            if disk.get("source") and disk.get("device") != "cdrom":
+                yield disk["source"], name

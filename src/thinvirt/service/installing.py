@@ -1,0 +1,322 @@
+"""VMs as virt-install makes them: from images that are there, from new disks, from an installer.
+
+`plan` finds out what would be made and everything that is wrong with it; `install` makes it, whole
+or not at all.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from thinvirt.errors import Conflict, NotFound, UsageError
+from thinvirt.image.block.hostfile import sync_directory
+from thinvirt.service.drives import chain, host_driver
+from thinvirt.service.firmware import firmware_build, make_variables
+from thinvirt.store import Store, Vm
+from thinvirt.store.batches import create_own, refuse_taken
+from thinvirt.store.own_files import paths_in_use
+from thinvirt.units import GIB, SECTOR
+from thinvirt.vm.advice import Advice, Caution, Chosen, advise, warnings_for
+from thinvirt.vm.names import check_vm_name
+from thinvirt.vm.osinfo.records import OsInfo
+from thinvirt.vm.spec import DiskSpec, VmSpec
+from thinvirt.vm.spec.defaults import machine_of, with_defaults
+from thinvirt.vm.spec.validate import checked
+
+IN_USE = "path_in_use"
+SIZES = "disk_size"
+CHECKS = (IN_USE, SIZES)  # what ``--check`` can turn off, as virt-install calls them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InstallRequest:
+    """What is asked for.
+
+    Attributes:
+        name: the VM's.
+        spec: what was asked; None and "" where the OS or thinvirt shall decide.
+        os: what the guest is; None: not known.
+        firmware_asked: whether `spec.firmware` was asked for, rather than left to the OS.
+        unchecked: the checks that are turned off, of `CHECKS`.
+    """
+
+    name: str
+    spec: VmSpec
+    os: OsInfo | None = None
+    firmware_asked: bool = False
+    unchecked: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class NewDisk:
+    """A disk that would be made.
+
+    Attributes:
+        number: which of the specification.
+        path: where; None: in the store.
+        size: bytes; None: the backing file's.
+        format: qcow2 or raw.
+        backing: its backing file, None for none; `backing_format` is its format.
+        sparse: whether it takes space only as it is written.
+    """
+
+    number: int
+    path: Path | None
+    size: int | None
+    format: str
+    backing: Path | None
+    backing_format: str | None
+    sparse: bool
+
+
+@dataclass(frozen=True, slots=True)
+class InstallPlan:
+    """A request that has been found possible, as far as can be told without doing it.
+
+    Attributes:
+        spec: with everything decided that depends on the OS or on files of the host.
+        new_disks: those that would be made.
+        virtual_size: bytes of the first disk, 0 if there is none.
+        advice: what suits the OS.
+        cautions: what in the specification cannot work with it, or may not.
+    """
+
+    name: str
+    spec: VmSpec
+    new_disks: tuple[NewDisk, ...]
+    virtual_size: int
+    advice: Advice | None = None
+    cautions: tuple[Caution, ...] = field(default=())
+
+
+def plan(store: Store | None, request: InstallRequest) -> InstallPlan:
+    """Return what `install` would make.
+
+    Args:
+        store: where; None: in a store that is not there yet.
+        request: what.
+
+    Raises:
+        InvalidSpec: the specification cannot be met; all problems are named.
+        UsageError, NotFound: a file is not there, or cannot be what it shall be.
+        Conflict: the name is taken, or a disk is another VM's.
+    """
+    name = check_vm_name(request.name)
+    if store is not None:
+        refuse_taken(store, [name])
+    advice = None if request.os is None else advise(request.os)
+    spec = with_advice(request.spec, advice, firmware_asked=request.firmware_asked)
+    spec = checked(replace(spec, disks=tuple(_found(disk) for disk in spec.disks)))
+    if spec.firmware == "efi":
+        firmware_build(spec)
+    if spec.install is not None and spec.install.media:
+        host_driver(Path(spec.install.media))
+    if store is not None and IN_USE not in request.unchecked:
+        _refuse_used(store, spec.disks)
+    new = tuple(_new_disks(spec.disks))
+    cautions = () if request.os is None else warnings_for(request.os, _chosen(spec))
+    return InstallPlan(name, spec, new, _virtual_size(spec, new), advice, cautions)
+
+
+def with_advice(spec: VmSpec, advice: Advice | None, *, firmware_asked: bool) -> VmSpec:
+    """Return a specification with what suits the OS where nothing was asked for.
+
+    Whatever is left open here has one answer for all (`thinvirt.vm.spec.defaults`).
+    """
+    if advice is None:
+        sized = tuple(_sized(disk, None) for disk in spec.disks)
+        return replace(spec, disks=sized)
+    firmware = spec.firmware if firmware_asked else _word(advice.firmware.value, spec.firmware)
+    spec = replace(spec, firmware=firmware)  # type: ignore[arg-type]
+    asked_buses = {disk.bus for disk in spec.disks}
+    machine = spec.machine
+    if machine is None and not asked_buses & {"ide", "sata"}:
+        machine = advice.machine.value  # type: ignore[assignment]
+    spec = replace(spec, machine=machine)
+    bus = str(advice.bus.value)
+    if bus == "ide" and machine_of(spec) == "q35":
+        bus = "sata"
+    size = int(advice.disk_gib.value) * GIB
+    return replace(
+        spec,
+        memory_mib=spec.memory_mib or int(advice.memory_mib.value),
+        disks=tuple(_sized(_on_bus(disk, bus), size) for disk in spec.disks),
+        networks=tuple(
+            replace(network, model=network.model or advice.network.value)  # type: ignore[arg-type]
+            if network.kind != "none"
+            else network
+            for network in spec.networks
+        ),
+    )
+
+
+def _word(advised: str | int, otherwise: str) -> str:
+    return "efi" if str(advised) in ("efi", "uefi") else otherwise
+
+
+def _on_bus(disk: DiskSpec, bus: str) -> DiskSpec:
+    if disk.device == "cdrom" or disk.bus is not None:
+        return disk
+    return replace(disk, bus=bus)  # type: ignore[arg-type]
+
+
+def _sized(disk: DiskSpec, size: int | None) -> DiskSpec:
+    """Give a disk that is made a size, if neither that nor a backing file was named."""
+    if disk.device == "disk" and not disk.source and disk.size is None and not disk.backing:
+        return replace(disk, size=size or 20 * GIB)
+    return disk
+
+
+def _found(disk: DiskSpec) -> DiskSpec:
+    """Return a drive with the format that its file is found to have, and whole paths.
+
+    The format is recorded: a guest that writes another header into its disk changes nothing.
+    """
+    backing = str(Path(disk.backing).absolute()) if disk.backing else ""
+    if backing:
+        layers = chain(Path(backing), DiskSpec(format=disk.backing_format))
+        disk = replace(disk, backing=backing, backing_format=layers[0].format)
+    if not disk.source:
+        return replace(disk, format=disk.format or "qcow2") if disk.device == "disk" else disk
+    path = Path(disk.source).absolute()
+    disk = replace(disk, source=str(path))
+    if disk.device == "disk" and not path.exists():
+        if disk.size is None and not backing:
+            raise NotFound(
+                f"disk '{path}' is not there",
+                hint="size=GIB makes it; virt-install says the same",
+            )
+        if not path.parent.is_dir():
+            raise NotFound(f"there is no folder '{path.parent}' for the disk '{path.name}'")
+        return replace(disk, format=disk.format or "qcow2")
+    if not os.access(path, os.R_OK if disk.read_only else os.R_OK | os.W_OK):
+        word = "read" if disk.read_only else "written"
+        raise UsageError(f"disk '{path}' cannot be {word} by this user")
+    return replace(disk, format=chain(path, disk)[0].format)
+
+
+def _refuse_used(store: Store, disks: Sequence[DiskSpec]) -> None:
+    wanted = {
+        os.path.realpath(disk.source): disk
+        for disk in disks
+        if disk.source and not disk.shareable and disk.device == "disk"
+    }
+    for path, vm_name in paths_in_use(store):
+        if os.path.realpath(path) in wanted:
+            raise Conflict(
+                f"disk '{path}' is already in use by VM '{vm_name}'",
+                hint=f"another disk; --check {IN_USE}=off if they never run together",
+            )
+
+
+def _new_disks(disks: Sequence[DiskSpec]) -> Iterator[NewDisk]:
+    for number, disk in enumerate(disks):
+        if disk.device == "cdrom" or (disk.source and Path(disk.source).exists()):
+            continue
+        yield NewDisk(
+            number,
+            Path(disk.source) if disk.source else None,
+            disk.size,
+            disk.format or "qcow2",
+            Path(disk.backing) if disk.backing else None,
+            disk.backing_format,
+            disk.sparse,
+        )
+
+
+def _virtual_size(spec: VmSpec, new: Sequence[NewDisk]) -> int:
+    """Return the first disk's size in bytes."""
+    for number, disk in enumerate(spec.disks):
+        if disk.device != "disk":
+            continue
+        made = next((each for each in new if each.number == number), None)
+        if made is not None and made.size is not None:
+            return made.size
+        source = made.backing if made is not None else Path(disk.source)
+        return _size_of(source) if source is not None else 0
+    return 0
+
+
+def _size_of(path: Path) -> int:
+    from thinvirt.image import open_image
+
+    with open_image(path, force_share=True) as image:
+        return -(-image.size // SECTOR) * SECTOR
+
+
+def _chosen(spec: VmSpec) -> Chosen:
+    """Return what was chosen in the words of `thinvirt.vm.advice`."""
+    whole = with_defaults(spec)
+    disks = [disk for disk in whole.disks if disk.device == "disk"]
+    sizes = [disk.size for disk in disks[:1] if disk.size is not None]
+    return Chosen(
+        buses=tuple(str(disk.bus) for disk in disks[:1]),
+        machine=str(whole.machine),
+        firmware=whole.firmware,
+        memory_mib=whole.memory_mib,
+        disk_bytes=sizes[0] if sizes else None,
+        vcpus=whole.vcpus,
+        network_models=tuple(str(card.model) for card in whole.cards),
+        no_network=not whole.cards,
+        seed=whole.seed is not None,
+        tpm=whole.tpm is not None,
+        secure_boot=whole.secure_boot,
+        installing=whole.install is not None,
+    )
+
+
+def install(store: Store, planned: InstallPlan) -> Vm:
+    """Make a VM with its disks: all of it, durably, or nothing.
+
+    Raises:
+        Conflict: the name has been taken meanwhile, or a file is there.
+        NoSpace: the file system is full; nothing is left behind.
+        ImageError: a disk cannot be made.
+    """
+    made: list[Path] = []
+
+    def make(folder: Path, name: str) -> None:
+        own = store.layout.own_files(int(folder.name), name)
+        for disk in planned.new_disks:
+            path = disk.path or (
+                folder / store.layout.overlay_name(name)
+                if disk.number == 0
+                else own.disk(disk.number)
+            )
+            _make_disk(disk, path)
+            if disk.path is not None:
+                made.append(path)
+                sync_directory(path.parent)
+        if planned.spec.firmware == "efi":
+            make_variables(planned.spec, own.variables)
+
+    try:
+        create_own(
+            store,
+            planned.name,
+            spec_json=planned.spec.to_json(),
+            virtual_size=planned.virtual_size,
+            make=make,
+        )
+    except BaseException:
+        for path in made:  # what lies outside the store's folder is not undone with it
+            path.unlink(missing_ok=True)
+        raise
+    return store.catalog.find_vm(planned.name)
+
+
+def _make_disk(disk: NewDisk, path: Path) -> None:
+    from thinvirt.image import create
+
+    options: dict[str, str | int | bool] = {} if disk.sparse else {"preallocation": "falloc"}
+    create(
+        path,
+        disk.size,
+        format=disk.format,
+        backing=disk.backing,
+        backing_format=disk.backing_format,
+        options=options,
+    )
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
