@@ -133,7 +133,7 @@ def boot(text: str) -> Boot:
         key: found[key] for key in ("menu", "kernel", "initrd", "kernel_args") if key in found
     }
     return Boot(
-        BootSpec(order=tuple(dict.fromkeys(order)), **kept),  # type: ignore[arg-type]
+        BootSpec(order=tuple(dict.fromkeys(order)), **kept),
         "efi" if efi else "bios",
         secure,
     )
