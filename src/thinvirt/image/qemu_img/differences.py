@@ -1,6 +1,6 @@
 """Where ``thin-img`` answers otherwise than qemu-img 7.2 on purpose, and why that is better.
 
-The reference is made from this, and the tests that run both side by side refer to it by these names.
+The reference is made from this, and the tests that run both side by side refer to these names.
 """
 
 from __future__ import annotations
