@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--mirror", metavar="URL", help="the package archive to ask instead of the host's sources"
     )
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -85,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="print the same as commands of curl and sha256sum (FORM: curl); fetches the sums only",
     )
     parser.add_argument("--json", action="store_true", help="print facts as JSON")
-    parser.add_argument("--quiet", action="store_true", help="no progress")
+    parser.add_argument("--quiet", "-q", action="store_true", help="no progress")
 
 
 def run(args: argparse.Namespace) -> int:
