@@ -13,6 +13,7 @@ from thinvirt.image.formats.qcow2.entries import (
     subcluster_run,
 )
 from thinvirt.image.formats.qcow2.refcounts import (
+    count_zeroes,
     empty_refcounts,
     largest_refcount,
     pack_refcounts,
@@ -70,3 +71,12 @@ def test_compressed_entries_give_the_range_back(bits: int, data: st.DataObject) 
     place, room = compressed_range(compressed_entry(offset, length, bits), bits)
     assert place == offset
     assert length <= room < length + 512
+
+
+@given(st.integers(0, 6), st.data())
+def test_zeroes_are_counted(order: int, data: st.DataObject) -> None:
+    counts = empty_refcounts(20, order)
+    for index in range(20):
+        numbers = st.sampled_from([0, 0, 1, 256, 1 << 16, 1 << 40]) | st.integers(0, 1 << 64)
+        counts[index] = min(data.draw(numbers), largest_refcount(order))
+    assert count_zeroes(counts) == sum(not count for count in counts)

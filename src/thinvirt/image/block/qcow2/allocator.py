@@ -22,6 +22,7 @@ from thinvirt.image.formats.qcow2.entries import (
 )
 from thinvirt.image.formats.qcow2.layout import FIELD_OFFSET, align_up, divide_up
 from thinvirt.image.formats.qcow2.refcounts import (
+    count_zeroes,
     empty_refcounts,
     largest_refcount,
     pack_table,
@@ -128,7 +129,7 @@ class Refcounts:
         if block is None:
             return count
         at = first % per_block
-        return block.values[at : at + count].count(0)
+        return count_zeroes(block.values[at : at + count])
 
     def _next_free(self, cluster: int) -> int:
         """Return the first free cluster that is not before this one."""

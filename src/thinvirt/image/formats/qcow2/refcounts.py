@@ -56,6 +56,16 @@ def pack_refcounts(counts: array[int], order: int) -> bytes:
     return whole.to_bytes(len(raw) // per_byte, "little")
 
 
+def count_zeroes(counts: array[int]) -> int:
+    """Return how many of the counts are zero."""
+    raw = counts.tobytes()
+    low = raw if _SWAP else raw[::-1]  # the lowest byte of each count first
+    size = counts.itemsize
+    if size > 1 and any(low[at::size].strip(b"\0") for at in range(1, size)):
+        return counts.count(0)
+    return low[::size].count(0)  # many times faster than to look at each as a number
+
+
 def unpack_table(raw: bytes | bytearray | memoryview) -> array[int]:
     """Return the 64-bit entries of an L1, L2 or refcount table."""
     table = array("Q", raw)
