@@ -26,7 +26,7 @@ from thinvirt.image.block.luks_options import (
     find_passphrase,
     required_secret,
 )
-from thinvirt.image.block.new_file import create_file, remove_file
+from thinvirt.image.block.new_file import create_file, empty_file_removed, remove_file
 from thinvirt.image.block.permissions import refresh
 from thinvirt.image.block.schema import Option, OptionList, OptionType, Values, parse_choice
 
@@ -174,8 +174,10 @@ class LuksNode(BaseNode, Creatable, Measurable, Amendable):
         if preallocation == Preallocation.METADATA:
             preallocation = Preallocation.OFF  # all metadata is in the header
         size = values.size("size")
-        plan = NewVolume(graph, values)
-        plan.check_cipher()
+        plan = NewVolume(values)
+        with empty_file_removed(graph, filename):
+            plan.prepare(graph)
+            plan.check_cipher()
         root = create_file(graph, filename, values)
         try:
             _fill_file(root.node, plan, size, preallocation)
@@ -188,7 +190,9 @@ class LuksNode(BaseNode, Creatable, Measurable, Amendable):
     def measure_image(cls, values: Values, source: BlockNode | None) -> Measure:
         """Return the size with the header: what was never written is stored like all else."""
         size = values.size("size") if source is None else source.size
-        total = NewVolume(None, values).header.payload_offset + size
+        plan = NewVolume(values)
+        plan.prepare(None)
+        total = plan.header.payload_offset + size
         return Measure(total, total)
 
     def amend_image(self, values: Values, *, force: bool, watch: Watcher) -> None:

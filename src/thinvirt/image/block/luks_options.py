@@ -179,39 +179,55 @@ def required_secret(secret: object, prefix: str) -> str:
 
 
 class NewVolume:
-    """A LUKS volume that is to be made, its options checked.
+    """A LUKS volume that is to be made, its options read.
 
     Attributes:
-        header: laid out.
-        passphrase: of its first key slot.
-        milliseconds: that checking it shall take.
+        milliseconds: that checking a passphrase shall take.
+        header: laid out by `prepare`.
+        passphrase: of the first key slot, found by `prepare`.
     """
 
-    def __init__(self, graph: Graph | None, values: Values, prefix: str = "") -> None:
+    header: LuksHeader
+    passphrase: bytes
+
+    def __init__(self, values: Values, prefix: str = "") -> None:
         """Read the options.
 
         Args:
-            graph: with the secret; None if the passphrase is not needed.
             values: the options given.
             prefix: of their names.
 
         Raises:
             BlockError: they cannot be, in QEMU's words.
         """
+        self._algorithm = _choice(values, prefix, "cipher-alg", _ALGORITHMS, "aes-256")
+        self._mode = _choice(values, prefix, "cipher-mode", _MODES, "xts")
+        self._vector = _choice(values, prefix, "ivgen-alg", _VECTORS, "plain64")
+        self._vector_hash = _choice(values, prefix, "ivgen-hash-alg", _HASHES, "")
+        self._hash = _choice(values, prefix, "hash-alg", _HASHES, "sha256")
+        self.milliseconds = _milliseconds(values, prefix)
+        self._prefix = prefix
+        self._secret = values.text(prefix + "key-secret")
+
+    def prepare(self, graph: Graph | None) -> None:
+        """Find the passphrase and lay out the header.
+
+        Args:
+            graph: with the secret; None if the passphrase is not needed.
+
+        Raises:
+            BlockError: there is none, or the options do not go together.
+        """
         from thinvirt.image.crypto.volume import spec_for
 
-        algorithm = _choice(values, prefix, "cipher-alg", _ALGORITHMS, "aes-256")
-        mode = _choice(values, prefix, "cipher-mode", _MODES, "xts")
-        vector = _choice(values, prefix, "ivgen-alg", _VECTORS, "plain64")
-        vector_hash = _choice(values, prefix, "ivgen-hash-alg", _HASHES, "")
-        hash_name = _choice(values, prefix, "hash-alg", _HASHES, "sha256")
-        self.milliseconds = _milliseconds(values, prefix)
-        secret = required_secret(values.text(prefix + "key-secret"), prefix)
+        secret = required_secret(self._secret, self._prefix)
         self.passphrase = b"" if graph is None else find_passphrase(graph, secret)
-        if algorithm in ("des", "3des"):
-            raise BlockError(f"Algorithm '{algorithm}' not supported")
+        if self._algorithm in ("des", "3des"):
+            raise BlockError(f"Algorithm '{self._algorithm}' not supported")
         with as_block_errors():
-            self.header: LuksHeader = spec_for(algorithm, mode, vector, vector_hash, hash_name)
+            self.header = spec_for(
+                self._algorithm, self._mode, self._vector, self._vector_hash, self._hash
+            )
 
     def check_cipher(self) -> None:
         """Refuse a cipher that cannot be used here, before anything is written.

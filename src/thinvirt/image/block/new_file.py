@@ -45,6 +45,33 @@ def remove_file(root: Root) -> None:
         return
 
 
+class empty_file_removed:  # noqa: N801 - used as a statement
+    """Remove the file that an image was to be made in, if it is empty and what is done here fails.
+
+    QEMU has cut the file by then and removes it whatever was in it. We look first, and keep what
+    somebody may still want.
+    """
+
+    def __init__(self, graph: BlockGraph, filename: str) -> None:
+        self._graph, self._filename = graph, filename
+
+    def __enter__(self) -> None:
+        """Nothing to do yet."""
+
+    def __exit__(self, kind: type[BaseException] | None, *rest: object) -> None:
+        """Remove it after an error."""
+        if kind is None:
+            return
+        try:
+            root = self._graph.open_root(self._filename, flags=Open.RDWR | Open.PROTOCOL)
+        except BlockError:
+            return  # not there, or of somebody who uses it
+        if root.size:
+            root.close()
+        else:
+            remove_file(root)
+
+
 def _for_protocol(values: Values) -> Values:
     copy = Values(values.declared)
     for name, text in values.given().items():

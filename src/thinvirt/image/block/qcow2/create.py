@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from thinvirt.image.block.errors import BlockError, ForeignDriver, prefixed, with_reason
 from thinvirt.image.block.flags import SECTOR, Open, Permission, Preallocation
-from thinvirt.image.block.new_file import create_file, remove_file
+from thinvirt.image.block.new_file import create_file, empty_file_removed, remove_file
 from thinvirt.image.block.qcow2 import header as head
 from thinvirt.image.block.qcow2.core import Image
 from thinvirt.image.block.registry import find_driver
@@ -177,7 +177,8 @@ def create(graph: BlockGraph, filename: str, values: Values) -> None:
     Raises:
         BlockError: not possible; nothing is left behind.
     """
-    encryption = _encryption(graph, values)  # deriving keys can fail: before any file is made
+    with empty_file_removed(graph, filename):
+        encryption = _encryption(graph, values)  # keys may be missing: before any file is made
     made: list[Root] = []
     try:
         made.append(create_file(graph, filename, values))

@@ -106,7 +106,8 @@ class NewEncryption:
         """
         self.volume: NewVolume | None = None
         if method == "luks":
-            self.volume = NewVolume(graph, values, _PREFIX)
+            self.volume = NewVolume(values, _PREFIX)
+            self.volume.prepare(graph)
             self.volume.check_cipher()
             return
         for name in _given(values):
@@ -198,8 +199,9 @@ def header_bytes(values: Values, unit: int) -> int:
     """
     if values.text("encrypt.format") != "luks":
         return 0
-    length = NewVolume(None, values, _PREFIX).header.payload_offset
-    return -(-length // unit) * unit
+    plan = NewVolume(values, _PREFIX)
+    plan.prepare(None)
+    return -(-plan.header.payload_offset // unit) * unit
 
 
 def _given(values: Values) -> list[str]:
