@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from thinvirt.image.block.graph import BlockGraph
     from thinvirt.image.block.node import BlockNode
 
-_GRAIN = 64 << 10  # bytes copied as a whole where the base has no clusters
-_MINIMUM_GRAIN = 4096
+_GRAIN = 4 << 10, 64 << 10  # bytes copied as a whole: a cluster of the base, within these
 _CHUNK = 1 << 20  # bytes of data moved at a time
 _STEP = 10 << 20  # bytes whose status is asked for at a time
 
@@ -96,7 +95,8 @@ def _copy(
     size = top.size
     if size > target.size:
         target.truncate(size)
-    grain = max(target.node.cluster_size, _MINIMUM_GRAIN) if target.node.cluster_size else _GRAIN
+    smallest, largest = _GRAIN
+    grain = min(max(target.node.cluster_size or largest, smallest), largest)
     runs = list(_changed(top, target.node, size, grain))
     total = sum(end - start for start, end in runs)
     done = 0
