@@ -98,3 +98,27 @@ def _layer(
     if at < end:
         # This layer is shorter than the one above: the zeroes past its end are its own.
         yield at, end - at, Status.ZERO | Status.ALLOCATED, 0, node, depth
+
+
+class Ascending:
+    """The status of a chain at offsets that only grow; see `runs_above`.
+
+    What is written to the image meanwhile, behind the last offset asked for, does not matter.
+    """
+
+    def __init__(
+        self, top: BlockNode, base: BlockNode | None = None, *, want_zero: bool = True
+    ) -> None:
+        self._runs = runs_above(top, base, 0, top.size, want_zero=want_zero)
+        self._end = self._flags = 0
+
+    def at(self, offset: int) -> tuple[int, int]:
+        """Return the flags of a byte of the image, and how many bytes from there on have them.
+
+        Raises:
+            BlockError: as `BlockNode.status`.
+        """
+        while offset >= self._end:
+            start, length, self._flags, *_ = next(self._runs)
+            self._end = start + length
+        return self._flags, self._end - offset

@@ -6,17 +6,17 @@ from thinvirt.image.block.base import is_zero
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import SECTOR, Status
 from thinvirt.image.block.status import status_above
-from thinvirt.image.block.walk import runs_above
+from thinvirt.image.block.walk import Ascending
+from thinvirt.image.block.workers import Workers, processors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from thinvirt.image.block.root import Root
-    from thinvirt.image.block.walk import ChainRun
 
-CHUNK = 2 << 20  # bytes read at a time
-_NOTHING: ChainRun = 0, 0, 0, 0, None, 0
+CHUNK = 1 << 20  # bytes read at a time
+_WORTH_A_THREAD = 256 << 10  # bytes
 
 
 class Difference:
@@ -66,8 +66,9 @@ class Comparison:
         self.strict = strict
         self.watch = watch or _nobody
         self._buffers = bytearray(CHUNK), bytearray(CHUNK)
-        self._runs: list[Iterator[ChainRun] | None] = [None, None]
-        self._present = [_NOTHING, _NOTHING]  # the runs that were met last
+        self._workers = Workers(1)
+        self._has_workers = processors() > 1
+        self._walks = Ascending(images[0].node), Ascending(images[1].node)
 
     def run(self, on_size: Callable[[], None] | None = None) -> Difference | None:
         """Return the first difference, None if there is none.
@@ -80,7 +81,8 @@ class Comparison:
         """
         if self.strict and self.sizes[0] != self.sizes[1]:
             return Difference("size")
-        difference = self._common_part()
+        with self._workers:
+            difference = self._common_part()
         if difference is None and self.sizes[0] != self.sizes[1]:
             if on_size is not None:
                 on_size()
@@ -107,8 +109,7 @@ class Comparison:
         """Compare the beginning of a range with these flags; return how much of it."""
         if one & other & Status.ALLOCATED:
             chunk = min(chunk, CHUNK)
-            self._read(0, offset, chunk)
-            self._read(1, offset, chunk)
+            self._read_both(offset, chunk)
             at = first_difference(*self._buffers, chunk)
             return chunk, None if at is None else Difference("content", offset + at)
         if (one | other) & Status.ALLOCATED:
@@ -148,15 +149,19 @@ class Comparison:
             if self.strict:  # the end of an image counts too
                 extent = status_above(node, None, offset, size - offset)
                 return extent.flags, extent.length
-            runs = self._runs[index]
-            if runs is None:
-                runs = self._runs[index] = runs_above(node, None, offset, size)
-            run = self._present[index]
-            while offset >= run[0] + run[1]:
-                run = self._present[index] = next(runs)
+            return self._walks[index].at(offset)
         except BlockError as error:
             raise CompareFailed(index, None, error) from error
-        return run[2], run[0] + run[1] - offset
+
+    def _read_both(self, offset: int, length: int) -> None:
+        """Read the same part of both images, each by a thread of its own if that is worth it."""
+        if length < _WORTH_A_THREAD or not self._has_workers:
+            self._read(0, offset, length)
+            self._read(1, offset, length)
+            return
+        job = self._workers.submit(lambda: self._read(1, offset, length))
+        self._read(0, offset, length)
+        job.result()
 
     def _read(self, index: int, offset: int, length: int) -> None:
         try:

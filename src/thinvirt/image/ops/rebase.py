@@ -6,8 +6,10 @@ import errno
 
 from thinvirt.image.block.abilities import BackingChangeable
 from thinvirt.image.block.errors import BlockError, NotSupported
-from thinvirt.image.block.flags import SECTOR
-from thinvirt.image.block.status import is_allocated, is_allocated_above, skip_filters
+from thinvirt.image.block.flags import SECTOR, Status
+from thinvirt.image.block.status import overlaid, skip_filters
+from thinvirt.image.block.walk import Ascending
+from thinvirt.image.block.workers import Workers, processors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
     from thinvirt.image.block.root import Root
 
 CHUNK = 2 << 20  # bytes compared at a time
+_PIECE = 1 << 20  # bytes read at a time
+_WORTH_A_THREAD = 256 << 10  # bytes
 
 
 def keep_content(
@@ -41,76 +45,145 @@ def keep_content(
     Raises:
         BlockError: one of them failed, in qemu-img's words.
     """
-    own = skip_filters(image.node)
-    assert own is not None
     size = image.size
     at = 0
-    while at < size:
-        length = min(CHUNK, size - at)
-        length, inherited = _inherited(own, old, new if new_is_below else None, at, length)
-        if inherited:
-            length = _keep(image, old, new, at, length)
-        at += length
-        if watch is not None:
-            watch(at, size)
+    with Workers(1) as workers:
+        keeper = _Keeper(image, old, new, workers, new_is_below=new_is_below)
+        while at < size:
+            at += keeper.keep(at, min(CHUNK, size - at))
+            if watch is not None:
+                watch(at, size)
 
 
-def _inherited(
-    own: BlockNode, old: BlockNode | None, below: BlockNode | None, at: int, length: int
-) -> tuple[int, bool]:
-    """Return how many bytes are alike, and whether they may show otherwise on the new file."""
-    try:
-        allocated, length = is_allocated(own, at, length)
-        if allocated:
+class _Keeper:
+    """Goes through an image and two backing files at once."""
+
+    def __init__(
+        self,
+        image: Root,
+        old: BlockNode | None,
+        new: BlockNode | None,
+        workers: Workers,
+        *,
+        new_is_below: bool,
+    ) -> None:
+        # An image that is below the other is read through the same nodes: not by two threads.
+        self._workers = workers if processors() > 1 and not new_is_below else None
+        own = skip_filters(image.node)
+        assert own is not None
+        self.image = image
+        self.files = _Backing(old, "old"), _Backing(new, "new")
+        self._own = Ascending(own, overlaid(own), want_zero=False)
+        self._between = None
+        if new_is_below and old is not None and new is not None:
+            self._between = Ascending(old, new, want_zero=False)
+
+    def keep(self, at: int, length: int) -> int:
+        """Keep what the beginning of a range shows; return how much of it is done."""
+        try:
+            length, inherited = self._inherited(at, length)
+        except BlockError as error:
+            raise BlockError(
+                f"error while reading image metadata: {error.reason}", number=error.errno
+            ) from error
+        return self._keep(at, length) if inherited else length
+
+    def _inherited(self, at: int, length: int) -> tuple[int, bool]:
+        """Return how many bytes are alike, and whether they may show otherwise on the new file."""
+        flags, run = self._own.at(at)
+        length = min(length, run)
+        if flags & Status.ALLOCATED:
             return length, False
-        if below is None or old is None:
-            return length, True
-        changed, known = is_allocated_above(old, below, at, length)
-    except BlockError as error:
-        raise BlockError(
-            f"error while reading image metadata: {error.reason}", number=error.errno
-        ) from error
-    if not known:
-        return length, True  # past the end of the old file, where zeroes showed
-    return known, changed
+        if self._between is None or at >= self.files[0].size:
+            return length, True  # past the end of the old file zeroes showed
+        flags, run = self._between.at(at)
+        return min(length, run), bool(flags & Status.ALLOCATED)
 
-
-def _keep(image: Root, old: BlockNode | None, new: BlockNode | None, at: int, length: int) -> int:
-    """Write what would show otherwise at the beginning of a range; return its length."""
-    length, old_data = _read(old, at, length, "old")
-    length, new_data = _read(new, at, length, "new")
-    old_size = old.size if old is not None else 0
-    old_is_zero = at >= old_size
-    view = memoryview(old_data)[:length]
-    if new_data.startswith(view):
+    def _keep(self, at: int, length: int) -> int:
+        old, new = self.files
+        length = min(length, old.alike(at, length))
+        length = min(length, new.alike(at, length))
+        zeroes = min(old.zeroes(at), new.zeroes(at))
+        if zeroes:
+            return min(length, zeroes)
+        for start in range(0, length, _PIECE):
+            end = min(start + _PIECE, length)
+            self._read_both(at, start, end)
+            if not old.buffer.startswith(new.view[start:end], start):
+                self._read_both(at, end, length)
+                self._write(at, length)
+                break
         return length
-    try:
-        for start, end in _different(old_data, new_data, length):
-            if old_is_zero:
-                image.write_zeroes(at + start, end - start)
-            else:
-                image.write(at + start, view[start:end])
-    except BlockError as error:
-        raise BlockError(
-            f"Error while writing to COW image: {error.reason}", number=error.errno
-        ) from error
-    return length
+
+    def _read_both(self, at: int, start: int, end: int) -> None:
+        old, new = self.files
+        if end - start < _WORTH_A_THREAD or self._workers is None:
+            old.read(at, start, end)
+            new.read(at, start, end)
+            return
+        job = self._workers.submit(lambda: new.read(at, start, end))
+        old.read(at, start, end)
+        job.result()
+
+    def _write(self, at: int, length: int) -> None:
+        """Write what differs in the buffers."""
+        old, new = self.files
+        try:
+            for start, end in _different(old.buffer, new.buffer, length):
+                if at >= old.size:
+                    self.image.write_zeroes(at + start, end - start)
+                else:
+                    self.image.write(at + start, old.view[start:end])
+        except BlockError as error:
+            raise BlockError(
+                f"Error while writing to COW image: {error.reason}", number=error.errno
+            ) from error
 
 
-def _read(node: BlockNode | None, at: int, length: int, which: str) -> tuple[int, bytes]:
-    """Return how much of a range lies before or behind the end of a file, and its bytes."""
-    if node is None or at >= node.size:
-        return length, bytes(length)
-    length = min(length, node.size - at)
-    try:
-        return length, node.read(at, length)
-    except BlockError as error:
-        raise BlockError(
-            f"error while reading from {which} backing file", number=error.errno
-        ) from error
+class _Backing:
+    """A backing file, or none: that is one of no bytes."""
+
+    def __init__(self, node: BlockNode | None, which: str) -> None:
+        self.node = node
+        self.which = which
+        self.size = node.size if node is not None else 0
+        self.buffer = bytearray(CHUNK)
+        self.view = memoryview(self.buffer)
+        self._status = Ascending(node) if node is not None else None
+        self._may_ask = True
+
+    def alike(self, at: int, length: int) -> int:
+        """Return how much of a range lies before or behind the end of the file."""
+        return min(length, self.size - at) if at < self.size else length
+
+    def zeroes(self, at: int) -> int:
+        """Return how many bytes from an offset on are known to be zeroes."""
+        if self._status is None or at >= self.size:
+            return CHUNK
+        if not self._may_ask:
+            return 0
+        try:
+            flags, length = self._status.at(at)
+        except BlockError:
+            self._may_ask = False  # reading tells what is wrong
+            return 0
+        return length if flags & Status.ZERO else 0
+
+    def read(self, at: int, start: int, end: int) -> None:
+        """Read a part of what is at `at` into the same part of the buffer."""
+        view = self.view[start:end]
+        if self.node is None or at >= self.size:
+            view[:] = bytes(end - start)
+            return
+        try:
+            self.node.read_into(at + start, view)
+        except BlockError as error:
+            raise BlockError(
+                f"error while reading from {self.which} backing file", number=error.errno
+            ) from error
 
 
-def _different(one: bytes, other: bytes, length: int) -> list[tuple[int, int]]:
+def _different(one: bytearray, other: bytearray, length: int) -> list[tuple[int, int]]:
     """Return the runs of sectors that differ, as byte ranges."""
     runs: list[tuple[int, int]] = []
     for start in range(0, length, SECTOR):
