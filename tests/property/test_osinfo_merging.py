@@ -1,21 +1,20 @@
-"""Merging and inheritance against a plain model, and packing there and back."""
+"""Merging and inheritance against a plain model, packing there and back, and hostile input."""
 
+from contextlib import suppress
 from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from thinvirt.errors import UsageError
+from thinvirt.service.os_knowledge import OURS
 from thinvirt.vm.osinfo.codec import pack_media, pack_os, unpack_media, unpack_os
-from thinvirt.vm.osinfo.media import MediaEntry, literal_of
+from thinvirt.vm.osinfo.fragments import DeviceLink, OsRecord
+from thinvirt.vm.osinfo.media import MediaEntry, NotIso, literal_of, matches, parse_descriptors
 from thinvirt.vm.osinfo.merging import lineage, merge_fragments, resolve
-from thinvirt.vm.osinfo.records import (
-    DeviceLink,
-    Firmware,
-    Media,
-    OsInfo,
-    OsRecord,
-    Resources,
-)
+from thinvirt.vm.osinfo.parse import BadFragment, parse_fragment
+from thinvirt.vm.osinfo.records import Firmware, Media, OsInfo, Resources
+from thinvirt.vm.osinfo.user_file import parse_user_file
 
 IDS = st.sampled_from("abcdef")
 WORD = st.text("xyz", max_size=3)
@@ -127,3 +126,42 @@ ATOM = st.one_of(
 def test_literals_stand_in_every_match(atoms: list[tuple[str, str]]) -> None:
     pattern, text = "".join(p for p, _ in atoms), "".join(t for _, t in atoms)
     assert literal_of(pattern) in text
+
+
+FRAGMENT = b"""<?xml version="1.0"?>
+<libosinfo version="0.0.1"><os id="http://example.org/house/1"><short-id>house1</short-id>
+<name>House</name><derives-from id="x"/><devices><device id="d" supported="false"/></devices>
+<resources arch="all" inherit="true"><minimum><ram>1024</ram></minimum></resources>
+<media arch="x86_64"><iso><volume-id>^H</volume-id></iso></media></os></libosinfo>"""
+
+
+@given(st.integers(0, len(FRAGMENT)), st.integers(0, 40), st.binary(max_size=20))
+def test_damaged_fragments_give_planned_errors_only(at: int, cut: int, inserted: bytes) -> None:
+    with suppress(BadFragment):
+        parse_fragment(FRAGMENT[:at] + inserted + FRAGMENT[at + cut :])
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_give_planned_errors_only(raw: bytes) -> None:
+    with suppress(BadFragment):
+        parse_fragment(raw)
+
+
+OUR_LINES = OURS.read_text().splitlines()[:75]
+
+
+@given(st.integers(0, len(OUR_LINES) - 1), st.text(max_size=20), st.integers(0, 40))
+def test_damaged_user_files_give_planned_errors_only(line: int, inserted: str, at: int) -> None:
+    damaged = OUR_LINES.copy()
+    damaged[line] = damaged[line][:at] + inserted + damaged[line][at:]
+    with suppress(UsageError):
+        parse_user_file("\n".join(damaged), OURS, {})
+
+
+@given(st.binary(max_size=4096), st.integers(0, 900))
+def test_any_descriptor(raw: bytes, at: int) -> None:
+    whole = bytearray(b"\x01CD001".ljust(4096, b" "))
+    whole[at : at + len(raw)] = raw
+    with suppress(NotIso):
+        ids = parse_descriptors(bytes(whole[:4096]))
+        matches(ids, Media("all", volume_id="."))

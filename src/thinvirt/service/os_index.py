@@ -19,6 +19,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import get_ident
 from typing import Any, Final
 
 FORMAT: Final = 1  # raise it whenever the meaning of an index changes
@@ -128,7 +129,7 @@ def build(
 def _keep(file: Path, header: dict[str, Any], body: bytes) -> None:
     raw = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
     first = f"{_MAGIC} {FORMAT} {len(raw)} {zlib.crc32(raw)}\n".encode()
-    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    draft = file.with_name(f"{file.name}.{os.getpid()}-{get_ident()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         draft.write_bytes(first + raw + body)

@@ -237,6 +237,23 @@ def test_discs_that_are_none(world: World, tmp_path: Path) -> None:
         world.knowledge().detect(tmp_path)
 
 
+def test_trees(world: World) -> None:
+    tree = (
+        '<tree arch="x86_64"><treeinfo><family>House</family><version>^{}</version></treeinfo>'
+        "<kernel>boot/k</kernel><initrd>boot/i</initrd></tree>"
+    )
+    for number in ("1", "10"):
+        body = f"<short-id>house{number}</short-id>" + tree.format(number)
+        world.write(world.system, number, body)
+    said = "[general]\nfamily = House\nversion = {}\narch = {}\n"
+    found = world.knowledge().detect_tree(said.format("10.2", "x86_64"))
+    assert found is not None
+    assert (found.os.short_id, found.kernel, found.initrd) == ("house10", "boot/k", "boot/i")
+    assert world.knowledge().detect_tree(said.format("2", "x86_64")) is None
+    assert world.knowledge().detect_tree(said.format("1", "s390x")) is None
+    assert world.knowledge().detect_tree("") is None
+
+
 def test_everything_we_ship_is_sound(tmp_path: Path) -> None:
     """With the package's database below, every `like` leads somewhere."""
     where = Places((Path("/usr/share/osinfo"),), (OURS,))

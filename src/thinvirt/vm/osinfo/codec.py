@@ -1,7 +1,7 @@
 """Systems and discs as JSON-ready lists and back, for an index that is read in a millisecond."""
 
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from thinvirt.vm.osinfo.media import MediaEntry
 from thinvirt.vm.osinfo.records import (
@@ -14,7 +14,10 @@ from thinvirt.vm.osinfo.records import (
     Resources,
 )
 
-_Record = TypeVar("_Record", Device, Firmware, Kin, Media, PublishedImage, Resources)
+if TYPE_CHECKING:
+    from thinvirt.vm.osinfo.fragments import Tree
+
+_Record = TypeVar("_Record", Device, Firmware, Kin, Media, PublishedImage, Resources, "Tree")
 _PARTS: dict[str, type] = {
     "kin": Kin,
     "devices": Device,
@@ -62,6 +65,23 @@ def unpack_media(packed: list[Any]) -> MediaEntry:
     """
     os_id, release_date, rolling, *values = packed
     return MediaEntry(os_id, _unpack(Media, values), release_date, rolling)
+
+
+def pack_tree(os_id: str, release_date: str, tree: "Tree") -> list[Any]:
+    """Return an installation tree and what ranks it as a list, JSON-ready."""
+    return [os_id, release_date, *_pack(tree)]
+
+
+def unpack_tree(packed: list[Any]) -> tuple[str, str, "Tree"]:
+    """Return the tree that `pack_tree` described: id and release date of its system, and it.
+
+    Raises:
+        TypeError, ValueError: it is not of that form.
+    """
+    from thinvirt.vm.osinfo.fragments import Tree
+
+    os_id, release_date, *values = packed
+    return os_id, release_date, _unpack(Tree, values)
 
 
 def _pack(record: _Record) -> list[Any]:

@@ -8,10 +8,13 @@ only these tell editions apart. Several entries may fit; the most telling one co
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from thinvirt.errors import ThinvirtError
-from thinvirt.vm.osinfo.records import ALL_ARCHITECTURES, Media, Tree
+from thinvirt.vm.osinfo.records import ALL_ARCHITECTURES, Media
+
+if TYPE_CHECKING:
+    from thinvirt.vm.osinfo.fragments import Tree
 
 SECTOR: Final = 2048
 DESCRIPTORS_AT: Final = 16 * SECTOR
@@ -179,7 +182,7 @@ def parse_treeinfo(text: str) -> dict[str, str]:
     return {key: general.get(key, "") for key in ("family", "variant", "version", "arch")}
 
 
-def tree_matches(treeinfo: Mapping[str, str], tree: Tree) -> bool:
+def tree_matches(treeinfo: Mapping[str, str], tree: "Tree") -> bool:
     """Return whether a tree's ``.treeinfo`` is the one that an entry describes."""
     patterns = (
         (tree.treeinfo_family, treeinfo.get("family", "")),
@@ -193,3 +196,17 @@ def tree_matches(treeinfo: Mapping[str, str], tree: Tree) -> bool:
     if architecture and tree.architecture not in (architecture, ALL_ARCHITECTURES):
         return False
     return all(_found(pattern, text) for pattern, text in patterns if pattern)
+
+
+def detect_tree(
+    treeinfo: Mapping[str, str], entries: Iterable[tuple[str, str, "Tree"]]
+) -> list[tuple[str, "Tree"]]:
+    """Return the systems a tree may be of with their entries, the most telling first.
+
+    Args:
+        treeinfo: what `parse_treeinfo` returned.
+        entries: id and release date of a system, and its entry.
+    """
+    fitting = [entry for entry in entries if tree_matches(treeinfo, entry[2])]
+    fitting.sort(key=lambda entry: (len(entry[2].treeinfo_version), entry[1]), reverse=True)
+    return [(os_id, tree) for os_id, _, tree in fitting]

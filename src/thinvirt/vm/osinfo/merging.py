@@ -14,7 +14,8 @@ The rules are libosinfo's (osinfo_loader.c, osinfo_os.c, osinfo_product.c):
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import fields, replace
 
-from thinvirt.vm.osinfo.records import Device, Firmware, Kin, OsInfo, OsRecord, Resources
+from thinvirt.vm.osinfo.fragments import OsRecord
+from thinvirt.vm.osinfo.records import Device, Firmware, Kin, OsInfo, Resources
 
 
 def merge_fragments(records: Iterable[OsRecord]) -> dict[str, OsRecord]:

@@ -11,16 +11,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from thinvirt.errors import ThinvirtError
+from thinvirt.vm.osinfo.fragments import DeviceLink, OsRecord, Tree
 from thinvirt.vm.osinfo.records import (
     RESOURCE_KINDS,
     Device,
-    DeviceLink,
     Firmware,
     Media,
-    OsRecord,
     PublishedImage,
     Resources,
-    Tree,
 )
 
 if TYPE_CHECKING:

@@ -1,8 +1,6 @@
-"""What osinfo-db and its like say of one operating system, as values.
+"""What is known of one operating system, as values: `OsInfo` is what the rest of thinvirt asks.
 
-`OsRecord` is what fragments say of it by themselves; `OsInfo` is that with everything inherited,
-which is what the rest of thinvirt asks. Sizes are bytes, dates are ISO texts (YYYY-MM-DD), and
-None or "" means that nothing is said.
+Sizes are bytes, dates are ISO texts (YYYY-MM-DD), and None or "" means that nothing is said.
 """
 
 from dataclasses import dataclass
@@ -49,14 +47,6 @@ class Device:
     id: str
     name: str = ""
     kind: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceLink:
-    """What a fragment says of one device: the system drives it, or expressly does not."""
-
-    device: str
-    supported: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,22 +104,6 @@ class Media:
 
 
 @dataclass(frozen=True, slots=True)
-class Tree:
-    """An installation tree; the ``treeinfo_*`` are regular expressions to know its .treeinfo by."""
-
-    architecture: str
-    url: str = ""
-    kernel: str = ""
-    initrd: str = ""
-    boot_iso: str = ""
-    treeinfo_family: str = ""
-    treeinfo_variant: str = ""
-    treeinfo_version: str = ""
-    treeinfo_arch: str = ""
-    variants: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class PublishedImage:
     """A disk image that the publisher offers for download."""
 
@@ -138,36 +112,6 @@ class PublishedImage:
     url: str
     cloud_init: bool = False
     variants: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OsRecord:
-    """What one fragment, or several put together, say of a system; nothing is inherited yet."""
-
-    id: str
-    short_ids: tuple[str, ...] = ()
-    name: str = ""
-    vendor: str = ""
-    version: str = ""
-    family: str = ""
-    distro: str = ""
-    codename: str = ""
-    release_date: str = ""
-    eol_date: str = ""
-    status: str = ""
-    derives_from: tuple[str, ...] = ()
-    clones: tuple[str, ...] = ()
-    upgrades: tuple[str, ...] = ()
-    devices: tuple[DeviceLink, ...] = ()
-    firmware: tuple[Firmware, ...] = ()
-    resources: tuple[Resources, ...] = ()
-    media: tuple[Media, ...] = ()
-    trees: tuple[Tree, ...] = ()
-    images: tuple[PublishedImage, ...] = ()
-    kernel_url_argument: str = ""
-    cloud_image_username: str = ""
-    good_buses: tuple[str, ...] = ()
-    bad_buses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

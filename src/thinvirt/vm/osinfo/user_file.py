@@ -12,13 +12,12 @@ from typing import Any, Final
 
 from thinvirt.errors import UsageError
 from thinvirt.units import parse_size
+from thinvirt.vm.osinfo.fragments import DeviceLink, OsRecord
 from thinvirt.vm.osinfo.records import (
     ALL_ARCHITECTURES,
     DEVICE_IDS,
-    DeviceLink,
     Firmware,
     Media,
-    OsRecord,
     ResourceKind,
     Resources,
 )

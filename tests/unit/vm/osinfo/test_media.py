@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from thinvirt.vm.osinfo.fragments import Tree
 from thinvirt.vm.osinfo.media import (
     MediaEntry,
     NotIso,
@@ -15,7 +16,7 @@ from thinvirt.vm.osinfo.media import (
     parse_treeinfo,
     tree_matches,
 )
-from thinvirt.vm.osinfo.records import Media, Tree
+from thinvirt.vm.osinfo.records import Media
 
 
 def descriptor(volume: bytes = b"HOUSE 1", blocks: int = 2, boot: bool = False) -> bytes:

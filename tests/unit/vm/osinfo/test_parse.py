@@ -2,8 +2,9 @@
 
 import pytest
 
+from thinvirt.vm.osinfo.fragments import DeviceLink, OsRecord
 from thinvirt.vm.osinfo.parse import MAX_FRAGMENT_BYTES, BadFragment, parse_fragment
-from thinvirt.vm.osinfo.records import Device, DeviceLink, Firmware, OsRecord
+from thinvirt.vm.osinfo.records import Device, Firmware
 
 ID = "http://example.org/house/1"
 

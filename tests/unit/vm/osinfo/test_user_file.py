@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from thinvirt.errors import UsageError
+from thinvirt.vm.osinfo.fragments import OsRecord
 from thinvirt.vm.osinfo.merging import merge_fragments, resolve
-from thinvirt.vm.osinfo.records import OsRecord, Resources
+from thinvirt.vm.osinfo.records import Resources
 from thinvirt.vm.osinfo.user_file import ID_PREFIX, parse_user_file
 
 ORIGIN = Path("/home/resident/os.toml")
