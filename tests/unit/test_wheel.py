@@ -61,7 +61,9 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture(scope="module")
 def venv(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an environment with the wheel in it and nothing else."""
-    folder = tmp_path_factory.mktemp("environment") / "venv"
+    # A space keeps the interpreter out of the first line, which the launcher must cope with; the
+    # environment of the tests themselves shows the usual case.
+    folder = tmp_path_factory.mktemp("environment") / "an environment"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     pip("--python", str(folder / "bin/python"), "install", "--quiet", "--no-deps", str(wheel))
     return folder
