@@ -31,7 +31,7 @@ from thinvirt.image.qemu_img.main import main
 
 SECRET = b"secret"
 _OBJECT = ("--object", f"secret,id=k,data={SECRET.decode()}")
-_ENCRYPTED = "encrypt.key-secret=k,encrypt.iter-time=10,encrypt.format="
+_ENCRYPTED = "encrypt.key-secret=k,encrypt.format="
 LAYOUTS = [
     "raw",
     "",
@@ -47,7 +47,7 @@ LAYOUTS = [
     "preallocation=metadata,cluster_size=4096",
     "data_file=data,cluster_size=4096",
     "data_file=data,data_file_raw=on,cluster_size=8192",
-    f"{_ENCRYPTED}luks,cluster_size=4096",
+    f"{_ENCRYPTED}luks,encrypt.iter-time=10,cluster_size=4096",
     f"{_ENCRYPTED}aes,cluster_size=16384",
 ]
 BASES = ["", "", "raw", "qcow2", "qcow2,cluster_size=512", "qcow2,compat=0.10,cluster_size=65536"]
@@ -221,7 +221,7 @@ class Machine(RuleBasedStateMachine):
                 raise
         else:
             self.shadow[at : at + length] = data
-        self._changed(at, length)
+            self._changed(at, length)
 
     @rule(place=places, length=lengths)
     def read(self, place: int, length: int) -> None:
