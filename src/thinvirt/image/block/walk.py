@@ -119,6 +119,6 @@ class Ascending:
             BlockError: as `BlockNode.status`.
         """
         while offset >= self._end:
-            start, length, self._flags, *_ = next(self._runs)
+            start, length, self._flags, _, _, _ = next(self._runs)
             self._end = start + length
         return self._flags, self._end - offset

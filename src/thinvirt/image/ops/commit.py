@@ -114,7 +114,7 @@ def _copy(
 def _changed(top: BlockNode, base: BlockNode, size: int, grain: int) -> Iterator[tuple[int, int]]:
     """Yield (start, end) of what any layer above `base` has, rounded to whole grains, merged."""
     start = end = 0
-    for at, length, flags, *_ in runs_above(top, base, 0, size, want_zero=False):
+    for at, length, flags, _, _, _ in runs_above(top, base, 0, size, want_zero=False):
         if flags & Status.ALLOCATED:
             first = at // grain * grain
             if first > end:

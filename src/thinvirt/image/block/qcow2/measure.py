@@ -79,7 +79,7 @@ def _check_refcount_bits(bits: int, version: int) -> None:
 def _data_bytes(source: BlockNode, unit: int) -> int:
     """Return the bytes of clusters that hold anything."""
     needed, counted = 0, 0
-    for offset, length, flags, *_ in runs_above(source, None, 0, source.size):
+    for offset, length, flags, _, _, _ in runs_above(source, None, 0, source.size):
         if flags & _LOOKED_AT != _PRESENT:
             continue
         start = max(offset // unit * unit, counted)

@@ -103,7 +103,8 @@ def find_runs(image: Image, start: int, end: int) -> Iterator[tuple[int, int, in
             index = stop // span
             place = image.l1[index] & OFFSET_MASK if index < len(image.l1) else 0
             if not place:
-                stop = min((index + 1) * span, end)
+                empty = _BLOCK if not any(image.l1[index : index + _BLOCK]) else 1
+                stop = min((index + empty) * span, end)
         if stop > at:
             yield Kind.UNALLOCATED, stop - at, 0
             at = stop
@@ -141,6 +142,7 @@ class _Scan:
         self._long_run = RunTest(self.block, image.cluster_size)
         self._breaks = BreakFinder(self.block, image.cluster_size, _SAME)
         self._nothing = unpack_table(bytes(self.block * 8))
+        self._is_odd = False  # a run of the present block is `INVALID`
 
     def table(self, values: array[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield the runs of a range of guest bytes within one table."""
@@ -153,6 +155,9 @@ class _Scan:
             if low < start or high > end:
                 runs = _cut(runs, start - low, end - low)
                 low = max(low, start)
+            if not self._is_odd:
+                yield from runs
+                continue
             for kind, length, host in runs:
                 if kind == Kind.INVALID:
                     yield from _one_by_one(self.image, low, low + length)
@@ -163,6 +168,7 @@ class _Scan:
     def _runs(self, values: array[int], at: int) -> list[tuple[int, int, int]]:
         """Return the runs of one block of entries; `INVALID` is to be looked at more closely."""
         bits = self.image.cluster_bits
+        self._is_odd = False
         if not values[at] and values[at : at + self.block] == self._nothing:
             return [(Kind.UNALLOCATED, self.block << bits, 0)]
         begins = [0] if self._long_run.matches(values, at) else self._breaks.find(values, at)
@@ -187,6 +193,8 @@ class _Scan:
                 # A step that was none, or one where there should be none, shows in the sum.
                 if growth != (count - 1 << bits if host else 0) or kind == Kind.COMPRESSED:
                     kind = Kind.INVALID
+            if kind == Kind.INVALID:
+                self._is_odd = True
             runs.append((kind, count << bits, host))
             begin = end
         return runs
