@@ -215,9 +215,11 @@ class Refcounts:
         done = first
         try:
             for cluster in range(first, last + 1):
-                self._change_one(cluster, amount, freed, first)
+                self._change_one(cluster, amount, freed)
                 done = cluster + 1
-        except (BlockError, _Again):
+        except (BlockError, _Again) as trouble:
+            if isinstance(trouble, _Again):
+                self.free_index = min(self.free_index, first)
             self._discards = []
             if done > first:
                 self._change(first << bits, done - first << bits, -amount, Freed.NEVER)
@@ -225,14 +227,13 @@ class Refcounts:
         if not self.gathers_discards:
             self.pass_on_discards()
 
-    def _change_one(self, cluster: int, amount: int, freed: int, first: int) -> None:
+    def _change_one(self, cluster: int, amount: int, freed: int) -> None:
         image = self.image
         per_block = image.refcounts_per_block
         index = cluster // per_block
         block = self._block_at(index)
         if block is None:
             self._make_block(cluster)
-            self.free_index = min(self.free_index, first)
             raise _Again
         count = block.values[cluster % per_block] + amount
         if not 0 <= count <= self.largest:
