@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
-from thinvirt.units import GIB, MIB
+from thinvirt.units import GIB, MIB, format_size
 from thinvirt.vm.advice_texts import Text
 from thinvirt.vm.os_support import BusSupport, bus_support
 from thinvirt.vm.osinfo.records import OsInfo
@@ -332,29 +332,30 @@ def _bus_warnings(info: OsInfo, chosen: Chosen, advice: Advice) -> Iterator[Caut
 def _size_warnings(
     info: OsInfo, chosen: Chosen, advice: Advice, architecture: str
 ) -> Iterator[Caution]:
+    memory = None if chosen.memory_mib is None else chosen.memory_mib * MIB
     given = (
-        ("memory", chosen.memory_mib, MIB, advice.memory_mib),
-        ("disk", chosen.disk_bytes and chosen.disk_bytes // GIB, GIB, advice.disk_gib),
-        ("vcpus", chosen.vcpus, 1, advice.vcpus),
+        ("memory", memory, _mebibytes, advice.memory_mib),
+        ("disk", chosen.disk_bytes, format_size, advice.disk_gib),
+        ("vcpus", chosen.vcpus, str, advice.vcpus),
     )
-    for what, value, unit, advised in given:
+    for what, value, words, advised in given:
         needed = info.resource("minimum", _FIGURES[what], architecture)
-        if needed is None or value is None:
+        if needed is None or value is None or value >= needed:
             continue
-        least = -(-needed // unit)
-        if what == "disk" and (chosen.disk_bytes or 0) >= needed:
-            continue
-        if value < least:
-            yield _warning(
-                what,
-                "likely",
-                f"warn-{what}",
-                f"fix-{what}",
-                os=info.name,
-                given=value,
-                least=least,
-                advised=advised.value,
-            )
+        yield _warning(
+            what,
+            "likely",
+            f"warn-{what}",
+            f"fix-{what}",
+            os=info.name,
+            given=words(value),
+            least=words(needed),
+            advised=advised.value,
+        )
+
+
+def _mebibytes(size_bytes: int) -> str:
+    return str(-(-size_bytes // MIB))
 
 
 def _machine_warnings(
