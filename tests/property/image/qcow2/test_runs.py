@@ -15,6 +15,8 @@ from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import Status
 from thinvirt.image.block.node import BlockNode
 from thinvirt.image.block.qcow2 import Qcow2Node
+from thinvirt.image.block.qcow2 import runs as qcow2_runs
+from thinvirt.image.block.qcow2.vector_runs import VectorBreakFinder
 from thinvirt.image.block.status import node_status, status_above
 from thinvirt.image.block.walk import node_runs, runs_above
 from thinvirt.image.formats.qcow2.entries import COPIED, OFFSET_MASK
@@ -89,6 +91,13 @@ def _part(chance: random.Random, size: int) -> tuple[int, int]:
     return start, start + 1 + chance.randrange(size - start)
 
 
+@pytest.fixture(params=[1 << 22, 0], ids=["plain", "numpy"])
+def _many(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have runs found in both ways."""
+    monkeypatch.setattr(qcow2_runs, "_MANY", request.param)
+
+
+@pytest.mark.usefixtures("_many")
 @pytest.mark.parametrize("options", _OPTIONS)
 @pytest.mark.parametrize("seed", range(4))
 def test_images_at_work(tmp_path: Path, options: str, seed: int) -> None:
@@ -101,6 +110,7 @@ def test_images_at_work(tmp_path: Path, options: str, seed: int) -> None:
         _same(node, chance)
 
 
+@pytest.mark.usefixtures("_many")
 @pytest.mark.parametrize("seed", range(12))
 def test_damaged_images(tmp_path: Path, seed: int) -> None:
     path = tmp_path / "image"
@@ -175,5 +185,6 @@ def test_breaks(drawn: list[int], first: int) -> None:
         if values[at] - values[at - 1] not in (0, step):
             begins.append(at)
     assert finder.find(array("Q", [7]) + values, 1) == begins
+    assert VectorBreakFinder(8, step, mask).find(array("Q", [7]) + values, 1) == begins
     is_run = all(values[at] - values[at - 1] == step for at in range(1, 8))
     assert RunTest(8, step).matches(values, 0) == is_run

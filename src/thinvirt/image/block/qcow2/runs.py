@@ -24,8 +24,11 @@ if TYPE_CHECKING:
     from thinvirt.image.block.abilities import StatusRun
     from thinvirt.image.block.node import BlockNode
     from thinvirt.image.block.qcow2.core import Image
+    from thinvirt.image.block.qcow2.vector_runs import VectorBreakFinder
 
 _BLOCK = 512  # entries looked at together
+_MANY = 1 << 22  # from so many on loading numpy takes less time than it saves,
+_MANY_AT_ONCE = 8192  # and so many are looked at together
 # Entries of L2 tables that are met more than once. In a sound image there are none, in a damaged
 # one a table or two; a hostile one of a megabyte could show terabytes with a single table.
 _MOST_REPEATED = 1 << 18
@@ -91,7 +94,7 @@ def find_runs(image: Image, start: int, end: int) -> Iterator[tuple[int, int, in
         BlockError: the tables cannot be read, are damaged, or make endless work (``errno.EFBIG``).
     """
     is_plain = not image.extended and not image.header.has_data_file and image.header.version >= 3
-    scan = _Scan(image) if is_plain else None
+    scan = _Scan(image, end - start >> image.cluster_bits) if is_plain else None
     span = image.l2_size << image.cluster_bits
     seen: set[int] = set()
     repeated = 0
@@ -134,13 +137,28 @@ def _one_by_one(image: Image, at: int, end: int) -> Iterator[tuple[int, int, int
 
 
 class _Scan:
-    """Goes through L2 tables of plain entries, some hundred of them at a time."""
+    """Goes through L2 tables of plain entries, many of them at a time.
 
-    def __init__(self, image: Image) -> None:
+    Args:
+        image: whose tables they are.
+        clusters: how many are asked for.
+    """
+
+    def __init__(self, image: Image, clusters: int) -> None:
         self.image = image
         self.block = min(_BLOCK, image.l2_size)
+        breaks: BreakFinder | VectorBreakFinder | None = None
+        tables = len(image.l1) - image.l1.count(0)
+        if min(clusters, tables * image.l2_size) >= _MANY:
+            try:
+                from thinvirt.image.block.qcow2.vector_runs import VectorBreakFinder
+            except ImportError:
+                pass  # numpy is optional
+            else:
+                self.block = min(_MANY_AT_ONCE, image.l2_size)
+                breaks = VectorBreakFinder(self.block, image.cluster_size, _SAME)
+        self._breaks = breaks or BreakFinder(self.block, image.cluster_size, _SAME)
         self._long_run = RunTest(self.block, image.cluster_size)
-        self._breaks = BreakFinder(self.block, image.cluster_size, _SAME)
         self._nothing = unpack_table(bytes(self.block * 8))
         self._is_odd = False  # a run of the present block is `INVALID`
 
