@@ -159,7 +159,12 @@ class Qcow2Node(Operations, StatusRuns):
 
         def __getattr__(self, name):
             """Set up what works on the tables when it is first used: `info` never does."""
-            if name in ("guard", "l1", "l2_tables", "refcounts", "writer"):
+            if name == "writer":  # and who only reads needs nobody who writes
+                from thinvirt.image.block.qcow2.writing import Writer
+
+                self.writer = Writer(self)
+                return self.writer
+            if name in ("guard", "l1", "l2_tables", "refcounts"):
                 self._set_up_tables()
                 return self.__dict__[name]
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
@@ -169,14 +174,12 @@ class Qcow2Node(Operations, StatusRuns):
         from thinvirt.image.block.qcow2.core import Structure
         from thinvirt.image.block.qcow2.guard import Guard
         from thinvirt.image.block.qcow2.tables import L2Cache, RefcountCache
-        from thinvirt.image.block.qcow2.writing import Writer
         from thinvirt.image.formats.qcow2.refcounts import unpack_table
 
         run_time = self.run_time
         l1, refcount_table = self._raw_tables
         self._raw_tables = b"", b""
         self.l1 = unpack_table(l1)
-        self.writer = Writer(self)
         self.guard = Guard(self, run_time.overlap_check)
         self.l2_tables = L2Cache(
             self,
