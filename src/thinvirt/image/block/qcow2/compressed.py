@@ -19,12 +19,12 @@ from thinvirt.image.formats.qcow2.entries import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from thinvirt.image.block.node import Buffer
-    from thinvirt.image.block.qcow2.image import Qcow2Node
+    from thinvirt.image.block.qcow2.core import Image
 
 _MAX_READ = 4 << 20  # host bytes read at once
 
 
-def read_cluster(image: Qcow2Node, entry: int, start: int, length: int) -> Buffer:
+def read_cluster(image: Image, entry: int, start: int, length: int) -> Buffer:
     """Return a part of one compressed cluster.
 
     Args:
@@ -43,7 +43,7 @@ def read_cluster(image: Qcow2Node, entry: int, start: int, length: int) -> Buffe
     return cluster if length == len(cluster) else memoryview(cluster)[start : start + length]
 
 
-def read_clusters(image: Qcow2Node, offset: int, entry: int, view: memoryview) -> int:
+def read_clusters(image: Image, offset: int, entry: int, view: memoryview) -> int:
     """Read compressed clusters that follow one another, in the threads that the graph has.
 
     Args:
@@ -84,7 +84,7 @@ def read_clusters(image: Qcow2Node, offset: int, entry: int, view: memoryview) -
     return end
 
 
-def _gather(image: Qcow2Node, offset: int, entry: int, length: int) -> list[tuple[int, int]]:
+def _gather(image: Image, offset: int, entry: int, length: int) -> list[tuple[int, int]]:
     """Return (host offset, bytes) of compressed clusters as long as they follow one another.
 
     `length` bytes from the first one's start on are of interest.
@@ -102,7 +102,7 @@ def _gather(image: Qcow2Node, offset: int, entry: int, length: int) -> list[tupl
     return ranges
 
 
-def _read_packed(image: Qcow2Node, ranges: list[tuple[int, int]]) -> list[Buffer]:
+def _read_packed(image: Image, ranges: list[tuple[int, int]]) -> list[Buffer]:
     """Return the content of host ranges; those that overlap or touch are read together."""
     packed: list[Buffer] = []
     first = 0
@@ -124,7 +124,7 @@ def _read_packed(image: Qcow2Node, ranges: list[tuple[int, int]]) -> list[Buffer
 # -------------------------------------------------------------------- writing
 
 
-def write_clusters(image: Qcow2Node, offset: int, data: Buffer) -> None:
+def write_clusters(image: Image, offset: int, data: Buffer) -> None:
     """Store whole clusters, the last of the image excepted, compressed.
 
     Nothing at all rounds the end of the file up to a sector.
@@ -142,13 +142,13 @@ def write_clusters(image: Qcow2Node, offset: int, data: Buffer) -> None:
         store(image, offset + at, cluster, pack(image, cluster, Effort.FAST))
 
 
-def write_packed(image: Qcow2Node, offset: int, data: Buffer, packed: bytes | None) -> None:
+def write_packed(image: Image, offset: int, data: Buffer, packed: bytes | None) -> None:
     """Store one cluster that `pack` made smaller, or as it is; see `write_clusters`."""
     _check(image, offset, len(data))
     store(image, offset, data, packed)
 
 
-def _check(image: Qcow2Node, offset: int, length: int) -> None:
+def _check(image: Image, offset: int, length: int) -> None:
     if image.header.has_data_file:
         raise NotSupported
     size = image.cluster_size
@@ -157,21 +157,21 @@ def _check(image: Qcow2Node, offset: int, length: int) -> None:
         raise failed(errno.EINVAL, offset=offset)
 
 
-def _round_up(image: Qcow2Node) -> None:
+def _round_up(image: Image) -> None:
     try:
         image.file.truncate(image.file.size)  # which is whole sectors, while a file may end within
     except NotSupported:
         return  # a device ends where it ends
 
 
-def pack(image: Qcow2Node, data: Buffer, effort: str) -> bytes | None:
+def pack(image: Image, data: Buffer, effort: str) -> bytes | None:
     """Return a cluster's data compressed, None if that saves nothing; may run in any thread."""
     size = image.cluster_size
     whole: Buffer = data if len(data) == size else bytes(data).ljust(size, b"\0")
     return compress(whole, image.header.compression_type, effort)
 
 
-def store(image: Qcow2Node, offset: int, data: Buffer, packed: bytes | None) -> None:
+def store(image: Image, offset: int, data: Buffer, packed: bytes | None) -> None:
     """Store what `pack` made of a cluster; None stores `data` plainly."""
     if packed is None:
         image.writer.write(offset, data)

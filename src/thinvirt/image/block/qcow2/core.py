@@ -181,6 +181,12 @@ if TYPE_CHECKING:
         def copies(self) -> bool:
             """Whether anything must be copied."""
 
+    class WriterLike(Protocol):
+        """See `writing.Writer`."""
+
+        def write(self, offset: int, data: Buffer) -> None:
+            """Store guest data."""
+
     class BitmapsLike(Protocol):
         """See `bitmaps.BitmapSet`."""
 
@@ -238,6 +244,7 @@ class Image(BaseNode):
         header: the first cluster.
         l1: the active L1 table.
         refcounts, l2_tables, guard: who knows of what.
+        writer: who stores guest data.
         bitmaps: the persistent bitmaps; None as long as nobody asked for them and there are none.
         cipher: of an encrypted image.
         encryption_options: those given when it was opened.
@@ -255,6 +262,7 @@ class Image(BaseNode):
     refcounts: RefcountsLike
     l2_tables: CacheLike
     guard: GuardLike
+    writer: WriterLike
     bitmaps: BitmapsLike | None
     cipher: SectorCipher | None
     encryption_options: Options
