@@ -57,6 +57,7 @@ FOREIGN_PROTOCOLS = frozenset(
 )
 
 PROBE_BYTES = 512  # QEMU guesses from the first sector alone
+_LUKS_VERSION = b"\0\1"  # there is no driver for LUKS2
 
 
 def register(driver: str, module: str, class_name: str, *, protocols: tuple[str, ...] = ()) -> None:
@@ -133,6 +134,8 @@ def guess_format(head: bytes, filename: str | None, *, size: int) -> str:
     from thinvirt.image.formats.probe import probe_format
 
     guess = probe_format(head, file_size=size)
+    if guess == "luks" and head[6:8] != _LUKS_VERSION:
+        return "raw"  # as for QEMU, so that a disk of LUKS2 can be copied as it is
     if guess in FOREIGN_FORMATS or guess in ("qcow2", "luks"):
         return guess
     if filename is not None and filename.endswith(".dmg"):
