@@ -11,6 +11,10 @@ DIFFERENCES = {
         "is refused by name; qemu-img opens it again and again until a lock is in its way or "
         "memory is used up.",
     ),
+    "grown": (
+        "Space added to a qcow2 image that was shrunk within a cluster",
+        "shows zeroes; in qemu-img what had been cut off shows again.",
+    ),
     "fifo": (
         "A FIFO or socket as image",
         "is refused; qemu-img waits for somebody to open the other end.",

@@ -212,3 +212,19 @@ def test_snapshots_are_written_as_by_qemu(tmp_path: Path, qemu: Qemu) -> None:
     expected[place + 16 : place + 24] = bytes(8)  # the time of day
     assert theirs.name == b"one"
     assert image.read_bytes() == expected
+
+
+@pytest.mark.parametrize("options", ["", "extended_l2=on", "compat=0.10", "data_file=data"])
+def test_what_was_cut_off_does_not_come_back(
+    tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    """It does with qemu-img, where the new end lay within a cluster."""
+    monkeypatch.chdir(tmp_path)
+    image = tmp_path / "disk"
+    _image(qemu, image, options)
+    qemu.img("resize", "-q", "--shrink", "-f", "qcow2", str(image), "70144")
+    with opened(image, _READ_WRITE) as (disk, _node):
+        kept = disk.read(0, disk.size)
+        disk.truncate(3 << 20)
+        assert disk.read(0, disk.size) == kept.ljust(3 << 20, b"\0")
+    qemu.img("check", "-q", str(image))

@@ -42,6 +42,8 @@ def resize(image: Image, size: int, *, exact: bool, preallocation: str, flags: i
     else:
         with failing_as("Failed to grow the L1 table"):
             image.grow_l1(header.l1_entries_for(size), exact=True)
+        if not flags & WriteFlags.ZERO:
+            _forget_rest(image, old, size)
         if header.data_file_is_raw and preallocation == Preallocation.OFF:
             preallocation = Preallocation.METADATA
     flags = _preallocate(image, old, size, exact=exact, mode=preallocation, flags=flags)
@@ -55,6 +57,14 @@ def resize(image: Image, size: int, *, exact: bool, preallocation: str, flags: i
     header.virtual_size = size
     if image.bitmaps is not None:
         image.bitmaps.resized(size)
+
+
+def _forget_rest(image: Image, old: int, size: int) -> None:
+    """Zero what a larger disk once had in the last cluster, which a shrunken one still holds."""
+    end = min(align_up(old, image.cluster_size), size)
+    with failing_as("Failed to zero out the new area"):
+        if old < end and any(image.read_guest(old, end - old)):
+            Writer(image).write(old, bytes(end - old))
 
 
 def _zero_new(image: Image, old: int, size: int) -> None:
