@@ -1,6 +1,7 @@
 """Every command declares itself in one form, which help and reference are made from."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -65,7 +66,8 @@ def test_a_full_output_is_an_error() -> None:
             check=False,
         )
     assert done.returncode == 1
-    assert "No space left on device" in done.stderr
+    assert done.stderr.endswith(": Could not write the output: No space left on device\n")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_reader_that_went_away_is_none() -> None:
@@ -86,3 +88,19 @@ def test_a_reader_that_went_away_is_none() -> None:
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_no_image_gets_the_output_of_a_closed_descriptor(tmp_path: Path) -> None:
+    """The first file that is opened would have the number of standard output."""
+    import subprocess
+
+    code = "from thinvirt.image.qemu_img.main import program; program()"
+    image = tmp_path / "image"
+    image.write_bytes(bytes(4096))
+    words = (sys.executable, "-c", code, "resize", "-f", "raw", str(image), "8192")
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" >&-', "sh", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "Could not write the output" in done.stderr
+    assert image.read_bytes() == bytes(8192)
