@@ -118,6 +118,7 @@ class Conversion:
             writes_zeroes=not minimum_hole,
             unit=cluster if compressed else 0,
             limit=buffer_size,
+            merges=self.threads > 1,
             salvage=salvage,
             warn=warn,
         )

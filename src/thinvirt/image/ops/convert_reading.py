@@ -66,15 +66,18 @@ class Piece:
     Attributes:
         kind: of `Kind`.
         at, length: where.
+        steps: the lengths of the requests it was put together from; QEMU looks for zeroes in each
+            of them by itself.
         buffer: its bytes, and perhaps others behind them; None as long as they were not read.
     """
 
-    __slots__ = ("at", "buffer", "kind", "length")
+    __slots__ = ("at", "buffer", "kind", "length", "steps")
 
     def __init__(self, kind: str, at: int, length: int) -> None:
         self.kind = kind
         self.at = at
         self.length = length
+        self.steps = [length]
         self.buffer: bytearray | None = None
 
     @property
@@ -82,6 +85,11 @@ class Piece:
         """Its bytes."""
         assert self.buffer is not None
         return memoryview(self.buffer)[: self.length]
+
+    def append(self, piece: Piece) -> None:
+        """Take what follows, of the same kind, into this piece."""
+        self.length += piece.length
+        self.steps += piece.steps
 
 
 class Reader:
@@ -96,6 +104,7 @@ class Reader:
         writes_zeroes: zeroes are copied like data.
         unit: bytes; pieces of data are whole multiples, except the last one. 0 for no unit.
         limit: bytes of data in a piece at most.
+        merges: put data that is found in small steps (compressed clusters) together.
         salvage: read around errors.
         warn: told what could not be read.
     """
@@ -109,6 +118,7 @@ class Reader:
         writes_zeroes: bool,
         unit: int,
         limit: int,
+        merges: bool,
         salvage: bool,
         warn: Callable[[str], None] | None,
     ) -> None:
@@ -123,6 +133,7 @@ class Reader:
         self.writes_zeroes = writes_zeroes
         self.unit = unit
         self.limit = limit
+        self.merges = merges
         self.salvage = salvage
         self.warn = warn
         self._kind = Kind.DATA
@@ -153,11 +164,32 @@ class Reader:
         Raises:
             ConvertFailed: an image could not be read.
         """
-        for piece in self.steps():
+        for piece in self._merged() if self.merges else self.steps():
             if piece.kind == Kind.DATA:
                 yield from self.load(piece)
             else:
                 yield piece
+
+    def _merged(self) -> Iterator[Piece]:
+        """Yield steps; data that follows data is put together up to the limit."""
+        waiting: Piece | None = None
+        try:
+            for piece in self.steps():
+                is_data = piece.kind == Kind.DATA
+                if waiting is not None:
+                    if is_data and waiting.length + piece.length <= self.limit:
+                        waiting.append(piece)
+                        continue
+                    yield waiting
+                waiting = piece if is_data else None
+                if not is_data:
+                    yield piece
+        except ConvertFailed:
+            if waiting is not None:
+                yield waiting
+            raise
+        if waiting is not None:
+            yield waiting
 
     # ---------------------------------------------------------------- what comes next
 
@@ -243,14 +275,15 @@ class Reader:
         try:
             self._fill(piece)
         except ConvertFailed:
-            if not self.unit or piece.length <= self.unit:
-                raise
-            # In the units a single request would have: so the place told is the one QEMU tells.
-            end = piece.at + piece.length
-            for at in range(piece.at, end, self.unit):
-                part = Piece(piece.kind, at, min(self.unit, end - at))
-                self._fill(part)
-                yield part
+            # In the requests that QEMU makes: so the place told is the one QEMU tells.
+            at = piece.at
+            for step in piece.steps:
+                end = at + step
+                while at < end:
+                    part = Piece(piece.kind, at, min(self.unit or step, end - at))
+                    self._fill(part)
+                    yield part
+                    at += part.length
             return
         yield piece
 

@@ -86,17 +86,21 @@ class Writer:
         if not self.minimum_hole:
             self._write_data(piece.at, view)
             return
-        for is_data, start, end in pieces(
-            piece.buffer,
-            piece.length,
-            piece.at,
-            minimum=self.minimum_hole,
-            alignment=self.alignment,
-        ):
-            if is_data:
-                self._write_data(piece.at + start, view[start:end])
-            else:
-                self._write_zeroes(piece.at + start, end - start)
+        begin = 0
+        for step in piece.steps:
+            for is_data, start, end in pieces(
+                piece.buffer,
+                begin + step,
+                piece.at,
+                minimum=self.minimum_hole,
+                alignment=self.alignment,
+                start=begin,
+            ):
+                if is_data:
+                    self._write_data(piece.at + start, view[start:end])
+                else:
+                    self._write_zeroes(piece.at + start, end - start)
+            begin += step
 
     def _write_zeroes(self, at: int, length: int) -> None:
         if self.reads_zero:

@@ -20,20 +20,27 @@ _ZEROES = bytes(_STEP)
 
 
 def pieces(
-    data: bytes | bytearray, length: int, offset: int, *, minimum: int, alignment: int
+    data: bytes | bytearray,
+    length: int,
+    offset: int,
+    *,
+    minimum: int,
+    alignment: int,
+    start: int = 0,
 ) -> Iterator[tuple[bool, int, int]]:
     """Yield (is data, start, end) over the beginning of `data`, in bytes, in order.
 
     Args:
         data: what is to be written.
-        length: how much of it counts; whole sectors.
-        offset: where it is going to, in bytes.
+        length: how much of it counts, from its beginning; whole sectors.
+        offset: where its beginning is going to, in bytes.
         minimum: bytes of zeroes in a row that are worth leaving out between data.
         alignment: bytes; a power of two that the ends of data are rounded to, so that no write
             makes the target read what surrounds it.
+        start: where in `data` to begin, in bytes; whole sectors.
     """
     scan = _Scan(data, length // SECTOR, offset // SECTOR, alignment // SECTOR)
-    at = 0
+    at = start // SECTOR
     while at < scan.end:
         is_data, end = scan.with_minimum(at, minimum // SECTOR)
         yield is_data, at * SECTOR, end * SECTOR

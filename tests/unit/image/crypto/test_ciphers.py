@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
+from thinvirt.image.crypto import ciphers
 from thinvirt.image.crypto.ciphers import SECTOR, SectorCipher
 from thinvirt.image.crypto.errors import CipherMissing
 from thinvirt.image.formats.luks import CipherSpec
@@ -87,3 +88,34 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(CipherMissing, match="package 'cryptography'") as caught:
         SectorCipher(CipherSpec(), bytes(range(64)))
     assert "python3-cryptography" in caught.value.hint
+
+
+@pytest.mark.parametrize("mode", ["ecb", "cbc", "ctr", "xts"])
+@pytest.mark.parametrize(("vector", "salt"), [("plain", ""), ("plain64", ""), ("essiv", "sha256")])
+def test_numpy_does_the_same(
+    monkeypatch: pytest.MonkeyPatch, mode: str, vector: str, salt: str
+) -> None:
+    pytest.importorskip("numpy")
+    spec = CipherSpec("aes-256", mode, vector, salt)
+    key = os.urandom(spec.key_bytes)
+    slow = SectorCipher(spec, key)
+    monkeypatch.setattr(ciphers, "_WIDE_FROM", 1)
+    fast = SectorCipher(spec, key)
+    for first, count in ((0, 1), ((1 << 32) - 2, 5), (1 << 40, 1500)):
+        data = os.urandom(count * SECTOR)
+        stored = slow.encrypt(first * SECTOR, data)
+        assert fast.encrypt(first * SECTOR, data) == stored
+        assert fast.decrypt(first * SECTOR, stored) == data
+        place = bytearray(data)  # in place
+        fast.encrypt_into(first * SECTOR, place, memoryview(place))
+        assert place == stored
+        fast.decrypt_into(first * SECTOR, place, memoryview(place))
+        assert place == data
+
+
+def test_without_numpy_all_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ciphers, "_WIDE_FROM", 1)
+    monkeypatch.setitem(sys.modules, "thinvirt.image.crypto.wide", None)
+    cipher = SectorCipher(CipherSpec(), bytes(range(64)))
+    data = os.urandom(3 * SECTOR)
+    assert cipher.decrypt(SECTOR, cipher.encrypt(SECTOR, data)) == data
