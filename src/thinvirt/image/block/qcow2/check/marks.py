@@ -114,7 +114,7 @@ class MarkCheck:
             except ImportError:
                 pass  # numpy is optional
             else:
-                return vector_test(self)
+                return vector_test(self.state, self.refcounts, has_data_file=self.has_data_file)
         return self._are_right
 
     def _are_right(self, raw: bytes) -> bool:

@@ -8,14 +8,24 @@ from thinvirt.image.formats.qcow2.entries import COMPRESSED, COPIED, OFFSET_MASK
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from thinvirt.image.block.qcow2.check.marks import BulkTest, MarkCheck
+    from array import array
+    from collections.abc import Callable
+
+    from thinvirt.image.block.qcow2.check.state import CheckState
 
 
-def vector_test(check: MarkCheck) -> BulkTest:
-    """Return a test of L2 tables that gives what `MarkCheck._are_right` does."""
-    image, has_data_file = check.state.image, check.has_data_file
-    bits, extended = np.uint64(check.state.bits), image.extended
-    is_one = np.frombuffer(check.refcounts, f"u{check.refcounts.itemsize}") == 1
+def vector_test(
+    state: CheckState, refcounts: array[int], *, has_data_file: bool
+) -> Callable[[bytes], bool]:
+    """Return a test of L2 tables that gives what `MarkCheck._are_right` does.
+
+    Args:
+        state: of the check.
+        refcounts: of all clusters.
+        has_data_file: guest data lies in another file.
+    """
+    bits, extended = np.uint64(state.bits), state.image.extended
+    is_one = np.frombuffer(refcounts, f"u{refcounts.itemsize}") == 1
 
     def are_right(raw: bytes) -> bool:
         table = np.frombuffer(raw, ">u8").astype(np.uint64)
