@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from thinvirt.image.block.abilities import Repair
 from thinvirt.image.block.errors import BlockError
-from thinvirt.image.block.qcow2.check.l2_walk import L2Walk
 from thinvirt.image.block.qcow2.check.state import Unchecked, clusters_of, mending
 from thinvirt.image.block.qcow2.check.tally import tally
 from thinvirt.image.formats.qcow2 import entries, limits
@@ -108,6 +107,8 @@ def _count_l1(state: CheckState, offset: int, length: int, repair: int, *, activ
 
 
 def _count_l2(state: CheckState, place: int, repair: int, *, active: bool) -> None:
+    from thinvirt.image.block.qcow2.check.l2_walk import L2Walk
+
     state.charge(state.size // 8)
     try:
         table = unpack_table(state.image.file.read(place, state.size))

@@ -6,8 +6,6 @@ counted: then the tables are walked entry by entry, by those who can tell what i
 
 from __future__ import annotations
 
-from collections import Counter
-
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.qcow2.check.counting import PlainCounter
 from thinvirt.image.block.qcow2.check.state import MANY_ENTRIES, clusters_of
@@ -18,10 +16,12 @@ from thinvirt.image.formats.qcow2.refcounts import unpack_table
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
-    from collections.abc import Iterator, Sequence
-    from typing import Protocol
+    from collections.abc import Iterable, Iterator, Sequence
+    from typing import Protocol, TypeVar
 
     from thinvirt.image.block.qcow2.check.state import CheckState
+
+    T = TypeVar("T")
 
     class TableCounter(Protocol):
         """Counts what L2 tables refer to; `counting.PlainCounter` or `vectors.VectorCounter`.
@@ -92,9 +92,9 @@ def _count_all(
     state: CheckState, counter: TableCounter, l1_tables: Sequence[tuple[int, int]]
 ) -> TableCounter | None:
     """Count everything; return who counted to the end, None if anything was odd."""
-    named: Counter[int] = Counter()  # L2 tables, by host offset
+    named: dict[int, int] = {}  # how often each L2 table is, by host offset
     by_active: dict[int, int] = {}
-    for number, ((offset, length), times) in enumerate(Counter(l1_tables).items()):
+    for number, ((offset, length), times) in enumerate(_counted(l1_tables).items()):
         if not length:
             continue
         if not state.fits(offset, length * 8) or not state.has_work_for(length >> 2):
@@ -107,33 +107,39 @@ def _count_all(
             return None
         places, all_copied = found
         if not number:
-            by_active = dict(places)
+            by_active = places
             counter.copied_is_missing |= not all_copied
-        if times > 1:
-            places = Counter({place: count * times for place, count in places.items()})
-        named.update(places)
+        for place, count in places.items():
+            named[place] = named.get(place, 0) + count * times
     return _count_l2_tables(state, counter, named, by_active)
 
 
-def _l2_tables(state: CheckState, offset: int, length: int) -> tuple[Counter[int], bool] | None:
+def _counted(items: Iterable[T]) -> dict[T, int]:
+    """Return how often each item that is not 0 is there (`collections` takes long to import)."""
+    counts: dict[T, int] = {}
+    for item in items:
+        if item:
+            counts[item] = counts.get(item, 0) + 1
+    return counts
+
+
+def _l2_tables(state: CheckState, offset: int, length: int) -> tuple[dict[int, int], bool] | None:
     """Return how often an L1 table names each L2 table, and whether all are marked as its own."""
-    places: Counter[int] = Counter()
+    places: dict[int, int] = {}
     all_copied = True
     reserved = entries.L1_RESERVED | OFFSET_MASK & (state.size - 1)
     table = unpack_table(state.image.file.read(offset, length * 8))
-    for entry, count in Counter(table).items():
+    for entry, count in _counted(table).items():
         place = entry & OFFSET_MASK
-        if not entry:
-            continue
         if entry & reserved or not place or place >= state.file_size:
             return None
         all_copied = all_copied and bool(entry & COPIED)
-        places[place] += count
+        places[place] = places.get(place, 0) + count
     return places, all_copied
 
 
 def _count_l2_tables(
-    state: CheckState, counter: TableCounter, named: Counter[int], by_active: dict[int, int]
+    state: CheckState, counter: TableCounter, named: dict[int, int], by_active: dict[int, int]
 ) -> TableCounter | None:
     """Count the L2 tables and what they refer to; tables that are named alike go together."""
     alike: dict[tuple[int, int], list[int]] = {}
