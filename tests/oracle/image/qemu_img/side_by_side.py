@@ -28,7 +28,7 @@ from thinvirt.image.qemu_img.main import main
 
 REAL = "/usr/bin/qemu-img"
 NOBODY = 65534
-_SECONDS = 60.0
+_SECONDS = 180.0
 
 for _module in walk_packages(thinvirt.image.__path__, "thinvirt.image."):  # once for all forks
     import_module(_module.name)
