@@ -8,7 +8,7 @@ try() {
     ls v
     rm -f v
 }
-for secret in file=bad data= data=abc; do
+for secret in file=bad; do
     try luks --object secret,id=s,$secret -o key-secret=s,hash-alg=sha1,ivgen-alg=essiv
     try qcow2 --object secret,id=s,$secret -o encrypt.format=aes,encrypt.key-secret=s,encrypt.iter-time=1
     try qcow2 --object secret,id=s,$secret -o encrypt.format=luks,encrypt.key-secret=other
