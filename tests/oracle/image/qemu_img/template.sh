@@ -3,6 +3,7 @@ set -e
 umask 022
 q="qemu-img create -q -f qcow2"
 fill() { file=$1; shift; args=(); for c in "$@"; do args+=(-c "$c"); done; qemu-io "${args[@]}" "$file" >/dev/null; }
+again() { for _ in 1 2 3 4 5 6 7 8; do "$@" 2>/dev/null && return; done; return 1; }  # its clock is coarse
 truncate -s 1M raw; qemu-io -f raw -c 'write -P 1 64k 100k' -c 'write -P 2 900k 10k' raw >/dev/null
 qemu-img create -q -f raw zero 1M
 printf 'hello' >odd
@@ -32,8 +33,8 @@ qemu-img bitmap --add -g 64k b one; fill b 'write -P 1 64k 100k'
 qemu-img bitmap --add b two; qemu-img bitmap --disable b two
 $q s 1M; fill s 'write -P 1 0 64k'; qemu-img snapshot -c one s; fill s 'write -P 2 0 64k'
 qemu-img snapshot -c two s; qemu-img snapshot -c 7 s; fill s 'write -P 3 64k 1k'
-qemu-img create -q -f luks --object secret,id=k,data=secret -o key-secret=k,iter-time=10 luks 64k
-$q --object secret,id=k,data=secret -o encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10 eluks 128k
+again qemu-img create -q -f luks --object secret,id=k,data=secret -o key-secret=k,iter-time=10 luks 64k
+again $q --object secret,id=k,data=secret -o encrypt.format=luks,encrypt.key-secret=k,encrypt.iter-time=10 eluks 128k
 $q --object secret,id=k,data=secret -o encrypt.format=aes,encrypt.key-secret=k eaes 128k 2>/dev/null
 qemu-img create -q -f vmdk vmdk 1M; qemu-img create -q -f vdi vdi 1M
 printf secret >keyfile
