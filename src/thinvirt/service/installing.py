@@ -4,18 +4,23 @@
 or not at all.
 """
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from thinvirt.errors import Conflict, NotFound, UsageError
 from thinvirt.image.block.hostfile import sync_directory
-from thinvirt.service.drives import chain, host_driver
+from thinvirt.service.drives import host_driver
 from thinvirt.service.firmware import firmware_build, make_variables
+from thinvirt.service.new_disks import (
+    IN_USE,
+    NewDisk,
+    found_disk,
+    make_disk,
+    new_disks,
+    refuse_used,
+)
 from thinvirt.store import Store, Vm
 from thinvirt.store.batches import create_own, refuse_taken
-from thinvirt.store.own_files import paths_in_use
 from thinvirt.units import GIB, SECTOR
 from thinvirt.vm.advice import Advice, Caution, Chosen, advise, warnings_for
 from thinvirt.vm.names import check_vm_name
@@ -24,7 +29,6 @@ from thinvirt.vm.spec import DiskSpec, VmSpec
 from thinvirt.vm.spec.defaults import machine_of, with_defaults
 from thinvirt.vm.spec.validate import checked
 
-IN_USE = "path_in_use"
 SIZES = "disk_size"
 CHECKS = (IN_USE, SIZES)  # what ``--check`` can turn off, as virt-install calls them
 
@@ -46,28 +50,6 @@ class InstallRequest:
     os: OsInfo | None = None
     firmware_asked: bool = False
     unchecked: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True)
-class NewDisk:
-    """A disk that would be made.
-
-    Attributes:
-        number: which of the specification.
-        path: where; None: in the store.
-        size: bytes; None: the backing file's.
-        format: qcow2 or raw.
-        backing: its backing file, None for none; `backing_format` is its format.
-        sparse: whether it takes space only as it is written.
-    """
-
-    number: int
-    path: Path | None
-    size: int | None
-    format: str
-    backing: Path | None
-    backing_format: str | None
-    sparse: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,15 +89,15 @@ def plan(store: Store | None, request: InstallRequest) -> InstallPlan:
         refuse_taken(store, [name])
     advice = None if request.os is None else advise(request.os)
     spec = with_advice(request.spec, advice, firmware_asked=request.firmware_asked)
-    spec = checked(replace(spec, disks=tuple(_found(disk) for disk in spec.disks)))
+    spec = checked(replace(spec, disks=tuple(found_disk(disk) for disk in spec.disks)))
     if spec.firmware == "efi":
         firmware_build(spec)
     if spec.install is not None and spec.install.media:
         host_driver(Path(spec.install.media))
     if store is not None and IN_USE not in request.unchecked:
-        _refuse_used(store, spec.disks)
-    new = tuple(_new_disks(spec.disks))
-    cautions = () if request.os is None else warnings_for(request.os, _chosen(spec))
+        refuse_used(store, spec.disks)
+    new = tuple(new_disks(spec.disks))
+    cautions = () if request.os is None else warnings_for(request.os, chosen_of(spec))
     return InstallPlan(name, spec, new, _virtual_size(spec, new), advice, cautions)
 
 
@@ -168,63 +150,6 @@ def _sized(disk: DiskSpec, size: int | None) -> DiskSpec:
     return disk
 
 
-def _found(disk: DiskSpec) -> DiskSpec:
-    """Return a drive with the format that its file is found to have, and whole paths.
-
-    The format is recorded: a guest that writes another header into its disk changes nothing.
-    """
-    backing = str(Path(disk.backing).absolute()) if disk.backing else ""
-    if backing:
-        layers = chain(Path(backing), DiskSpec(format=disk.backing_format))
-        disk = replace(disk, backing=backing, backing_format=layers[0].format)
-    if not disk.source:
-        return replace(disk, format=disk.format or "qcow2") if disk.device == "disk" else disk
-    path = Path(disk.source).absolute()
-    disk = replace(disk, source=str(path))
-    if disk.device == "disk" and not path.exists():
-        if disk.size is None and not backing:
-            raise NotFound(
-                f"disk '{path}' is not there",
-                hint="size=GIB makes it; virt-install says the same",
-            )
-        if not path.parent.is_dir():
-            raise NotFound(f"there is no folder '{path.parent}' for the disk '{path.name}'")
-        return replace(disk, format=disk.format or "qcow2")
-    if not os.access(path, os.R_OK if disk.read_only else os.R_OK | os.W_OK):
-        word = "read" if disk.read_only else "written"
-        raise UsageError(f"disk '{path}' cannot be {word} by this user")
-    return replace(disk, format=chain(path, disk)[0].format)
-
-
-def _refuse_used(store: Store, disks: Sequence[DiskSpec]) -> None:
-    wanted = {
-        os.path.realpath(disk.source): disk
-        for disk in disks
-        if disk.source and not disk.shareable and disk.device == "disk"
-    }
-    for path, vm_name in paths_in_use(store):
-        if os.path.realpath(path) in wanted:
-            raise Conflict(
-                f"disk '{path}' is already in use by VM '{vm_name}'",
-                hint=f"another disk; --check {IN_USE}=off if they never run together",
-            )
-
-
-def _new_disks(disks: Sequence[DiskSpec]) -> Iterator[NewDisk]:
-    for number, disk in enumerate(disks):
-        if disk.device == "cdrom" or (disk.source and Path(disk.source).exists()):
-            continue
-        yield NewDisk(
-            number,
-            Path(disk.source) if disk.source else None,
-            disk.size,
-            disk.format or "qcow2",
-            Path(disk.backing) if disk.backing else None,
-            disk.backing_format,
-            disk.sparse,
-        )
-
-
 def _virtual_size(spec: VmSpec, new: Sequence[NewDisk]) -> int:
     """Return the first disk's size in bytes."""
     for number, disk in enumerate(spec.disks):
@@ -245,7 +170,7 @@ def _size_of(path: Path) -> int:
         return -(-image.size // SECTOR) * SECTOR
 
 
-def _chosen(spec: VmSpec) -> Chosen:
+def chosen_of(spec: VmSpec) -> Chosen:
     """Return what was chosen in the words of `thinvirt.vm.advice`."""
     whole = with_defaults(spec)
     disks = [disk for disk in whole.disks if disk.device == "disk"]
@@ -284,7 +209,7 @@ def install(store: Store, planned: InstallPlan) -> Vm:
                 if disk.number == 0
                 else own.disk(disk.number)
             )
-            _make_disk(disk, path)
+            make_disk(disk, path)
             if disk.path is not None:
                 made.append(path)
                 sync_directory(path.parent)
@@ -304,19 +229,3 @@ def install(store: Store, planned: InstallPlan) -> Vm:
             path.unlink(missing_ok=True)
         raise
     return store.catalog.find_vm(planned.name)
-
-
-def _make_disk(disk: NewDisk, path: Path) -> None:
-    from thinvirt.image import create
-
-    options: dict[str, str | int | bool] = {} if disk.sparse else {"preallocation": "falloc"}
-    create(
-        path,
-        disk.size,
-        format=disk.format,
-        backing=disk.backing,
-        backing_format=disk.backing_format,
-        options=options,
-    )
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -12,6 +12,7 @@ from thinvirt.run.liveness import RunState
 from thinvirt.run.qemu import LaunchRequest, Running
 from thinvirt.service.drives import disk_layers, host_driver
 from thinvirt.service.firmware import firmware_files
+from thinvirt.service.second_phase import settle, watch, with_own_kernel
 from thinvirt.service.templates import check_base
 from thinvirt.store import Store, Template, Vm
 from thinvirt.store.layout import cache_home
@@ -109,6 +110,8 @@ def seed_of(store: Store, vm: Vm, say: Say | None = None) -> Mapping[str, str]:
         ssh_keys=ssh_keys(store, spec, say),
         interfaces=interfaces,
         user_data=spec.seed.user_data,
+        meta_data=spec.seed.meta_data,
+        own_network=spec.seed.network_config,
     )
 
 
@@ -145,7 +148,7 @@ def launch_request(
     Raises:
         InvalidSpec: its specification cannot be met.
     """
-    spec = checked(vm.spec)
+    spec = with_own_kernel(store, vm, checked(vm.spec))
     variables = store.layout.own_files(vm.batch.id, vm.name).variables
     return LaunchRequest(
         name=vm.name,
@@ -189,17 +192,37 @@ def launch_vm(
         BaseChanged: the template's file is not what it was.
         QemuFailed: QEMU refused to start; its own words are quoted.
     """
-    with store.lock_vm(vm, "start"), explained(store.layout.home):
+    with store.lock_vm(vm, "start"):
+        return launch_locked(store, vm, accel=accel, die_with_parent=die_with_parent, say=say)
+
+
+def launch_locked(
+    store: Store,
+    vm: Vm,
+    *,
+    accel: Acceleration,
+    die_with_parent: bool = False,
+    say: Say | None = None,
+) -> Running:
+    """Start one VM as `launch_vm` does, for a caller that holds its lock.
+
+    A VM that is to be installed comes back by itself when its installer restarts it.
+    """
+    with explained(store.layout.home):
         run_dir = store.layout.run_dir(vm.id)
         if liveness.read_state(run_dir) is not None:
             raise Conflict(f"VM '{vm.name}' is running already")
+        vm, _ = settle(store, vm)
         if vm.template is not None:
             check_base(store, vm.template)
         request = launch_request(store, vm, accel=accel, die_with_parent=die_with_parent, say=say)
         if say is not None:
             for remark in memory_remarks(request.memory_mib, vm.template):
                 say(f"{vm.name}: {remark}")
-        return qemu.launch(request)
+        running = qemu.launch(request)
+        if request.spec.install is not None:
+            watch(store, vm, running)
+        return running
 
 
 def memory_remarks(given_mib: int, template: Template | None) -> Iterator[str]:

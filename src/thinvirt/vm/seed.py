@@ -34,6 +34,8 @@ def seed_files(
     ssh_keys: Sequence[str],
     interfaces: Sequence[SeedInterface],
     user_data: str = "",
+    meta_data: str = "",
+    own_network: str = "",
 ) -> Mapping[str, str]:
     """Return the files of the seed disc, by name.
 
@@ -44,19 +46,40 @@ def seed_files(
         interfaces: the network cards.
         user_data: passed on as it is; cloud-init complains of a seed without one, so an empty
             configuration stands in.
+        meta_data: further meta-data, a JSON object (`further_meta_data`), "" for none; where it
+            has a key of ours, ours counts: a guest whose instance-id was another's would take its
+            first boot for a later one.
+        own_network: network configuration that is passed on instead of ours, "" for ours.
     """
+    further = further_meta_data(meta_data) if meta_data else {}
     return {
         "meta-data": _json(
-            {
+            further
+            | {
                 "instance-id": instance_id,
                 "local-hostname": hostname,
                 "hostname": hostname,
                 "public-keys": list(ssh_keys),
             }
         ),
-        "network-config": _json(network_config(interfaces)),
+        "network-config": own_network or _json(network_config(interfaces)),
         "user-data": user_data or EMPTY_USER_DATA,
     }
+
+
+def further_meta_data(text: str) -> dict[str, object]:
+    """Return the keys of meta-data that somebody wrote.
+
+    Raises:
+        ValueError: it is no JSON object; the message says so for people.
+    """
+    try:
+        found = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"meta-data is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise ValueError('meta-data is JSON, and no object: {"key": "value", …}')
+    return found
 
 
 def network_config(interfaces: Sequence[SeedInterface]) -> dict[str, object]:

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin
 
 from thinvirt.errors import UsageError
 from thinvirt.vm.names import check_vm_name
+from thinvirt.vm.seed import further_meta_data
 from thinvirt.vm.spec.defaults import machine_of, main_bus, with_defaults
 from thinvirt.vm.spec.facts import field_types
 from thinvirt.vm.spec.parts import DiskSpec, GraphicsSpec, NetworkSpec, SeedSpec
@@ -285,6 +286,11 @@ def _seed(seed: SeedSpec) -> Iterator[Problem]:
             yield Problem(
                 f"seed.{name}", f"{what} of {size} bytes is too large", f"up to {MAX_USER_DATA}"
             )
+    if seed.meta_data:
+        try:
+            further_meta_data(seed.meta_data)
+        except ValueError as error:
+            yield Problem("seed.meta_data", str(error), 'such as {"role": "db"}')
 
 
 def _doubled(items: Iterable[Any]) -> list[Any]:
