@@ -67,6 +67,16 @@ class VmFolder:
         return self.log / "qemu.log"
 
     @property
+    def event_record(self) -> Path:
+        """What QEMU recorded of its events while the VM is installed (`event_record`)."""
+        return self.log / "events"
+
+    @property
+    def watch_log(self) -> Path:
+        """What the process that waits for the installer's restart had to say."""
+        return self.log / "watch.log"
+
+    @property
     def known_hosts(self) -> Path:
         """The host keys of the guest, as ``thinvirt ssh`` first saw them."""
         return self.log / "known_hosts"

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from thinvirt.errors import QemuFailed, ThinvirtError
+from thinvirt.run import event_record as event_records
 from thinvirt.run import lan, liveness, sockets
 from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
@@ -130,6 +131,10 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
         held.enter_context(lan.attached(path, f"{folder.run.name}-{number}"))
         for number, path in enumerate(request.lans)
     ]
+    event_record = ""
+    if request.spec.install is not None:
+        event_records.prepare(folder.event_record)
+        event_record = str(folder.event_record)
     argv = qemu_argv(
         Launch(
             name=request.name,
@@ -145,6 +150,7 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
             lan_ports=tuple(port.sockets for port in ports),
             console_log=str(folder.console_log),
             firmware_log=str(folder.firmware_log),
+            event_record=event_record,
             program=request.program,
             qmp=listeners["qmp"],
             events=listeners["events"],

@@ -5,7 +5,8 @@ $THINVIRT_HOME/
   templates/DIGEST.qcow2  published template images, mode 0444, never changed after
   disks/BATCH/NAME.qcow2  one overlay per VM; one folder per batch, so a batch appears or
                           vanishes as a whole
-  disks/BATCH/NAME.*      further disks of a VM, its UEFI variables, its TPM's state
+  disks/BATCH/NAME.*      further disks of a VM, its UEFI variables, its TPM's state, its
+                          installer's kernel
   run/ID/                 what exists only while a VM runs: sockets, seed, state, liveness lock
   log/ID/                 serial console, firmware and QEMU output of a VM, until it is removed
   locks/                  advisory locks; each file says who holds it
@@ -68,6 +69,16 @@ class OwnFiles:
     def tpm_state(self) -> Path:
         """What its TPM remembers."""
         return self.folder / f"{self.vm_name}.tpm"
+
+    @property
+    def installer_kernel(self) -> Path:
+        """The kernel of its installer, while that is at work."""
+        return self.folder / f"{self.vm_name}.install-kernel"
+
+    @property
+    def installer_initrd(self) -> Path:
+        """The initial RAM disk of its installer."""
+        return self.folder / f"{self.vm_name}.install-initrd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,9 @@ def own_files(store: Store, batch: Batch, vm_name: str) -> Iterator[Path]:
         yield own.variables
     if "tpm" in spec:
         yield own.tpm_state
+    if spec.get("install", {}).get("kernel"):
+        yield own.installer_kernel
+        yield own.installer_initrd
 
 
 def paths_in_use(store: Store) -> Iterator[tuple[str, str]]:

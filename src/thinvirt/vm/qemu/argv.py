@@ -192,6 +192,9 @@ def _channels(launch: Launch) -> Iterator[Option]:
     for name, endpoint in (("qmp", launch.qmp), ("events", launch.events)):
         yield "-chardev", f"socket,id={name},{_listening(endpoint)}"
         yield "-mon", f"chardev={name},mode=control"
+    if launch.event_record:
+        yield "-chardev", f"pipe,id=record,path={escape(launch.event_record)}"
+        yield "-mon", "chardev=record,mode=control"
     log = f",logfile={escape(launch.console_log)},logappend=off" if launch.console_log else ""
     yield "-chardev", f"socket,id=console,{_listening(launch.console)}{log}"
     yield "-serial", "chardev:console"

@@ -81,6 +81,7 @@ class Launch:
         events: a second one, for whoever watches the VM for long.
         console, agent: the serial console and the guest agent's channel.
         console_log, firmware_log: files to record into, "" for none.
+        event_record: where QEMU records its events (`thinvirt.run.event_record`), "" for nowhere.
         incoming: what the guest's state comes from ("defer": QMP will say), "" for a boot.
         program: the QEMU to run.
     """
@@ -107,5 +108,6 @@ class Launch:
     agent: Endpoint
     console_log: str = ""
     firmware_log: str = ""
+    event_record: str = ""
     incoming: str = ""
     program: str = PROGRAM

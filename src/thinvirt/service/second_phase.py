@@ -1,0 +1,145 @@
+"""From the installer to the installed system: the VM comes back by itself after its first restart.
+
+Which phase a VM is in stands in the catalogue: its overrides replace ``install`` once that is done.
+It is set by whoever looks first after QEMU's end, under the VM's lock: the watcher that waits for
+that end, or, if it was killed, the next start.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from thinvirt.errors import QemuFailed, ThinvirtError
+from thinvirt.run import event_record, liveness, phase_watch, qemu
+from thinvirt.run.folder import VmFolder
+from thinvirt.run.process import spawn, uninterrupted
+from thinvirt.run.qemu import Running
+from thinvirt.store import Store, Vm, open_store
+from thinvirt.vm.phases import INTERRUPTED, Ending, ending_of, second_phase
+from thinvirt.vm.spec import InstallSpec, VmSpec
+
+_LOCK_WAIT_S = 300.0  # `thinvirt stop` holds the lock until the guest is down
+
+
+def settle(store: Store, vm: Vm) -> tuple[Vm, Ending]:
+    """Record that a VM's installation is over, if it is; return the VM as it is now, and how.
+
+    The caller holds the VM's lock, and its QEMU has ended.
+    """
+    spec = vm.spec
+    if spec.install is None:
+        return vm, INTERRUPTED
+    record = _folder(store, vm).event_record
+    ending = ending_of(event_record.read(record))
+    if not ending.installed:
+        return vm, ending
+    facts = second_phase(spec).to_facts()
+    kept = json.loads(vm.overrides_json) if vm.overrides_json else {}
+    changed = {"install": None, "disks": facts.get("disks", [])}
+    if "disks" not in facts:  # as the defaults have it
+        del changed["disks"]
+    store.catalog.set_overrides(vm, json.dumps(kept | changed, ensure_ascii=False))
+    own = store.layout.own_files(vm.batch.id, vm.name)
+    for path in (own.installer_kernel, own.installer_initrd):
+        path.unlink(missing_ok=True)
+    event_record.forget(record)
+    return store.catalog.find_vm(vm.name), ending
+
+
+def with_own_kernel(store: Store, vm: Vm, spec: VmSpec) -> VmSpec:
+    """Return a specification whose installer's kernel, if the store keeps it, has a whole path."""
+    install = spec.install
+    if install is None or not install.kernel:
+        return spec
+    folder = store.layout.batch(vm.batch.id)
+    return replace(spec, install=_absolute(install, folder))
+
+
+def _absolute(install: InstallSpec, folder: Path) -> InstallSpec:
+    return replace(
+        install,
+        kernel=str(folder / install.kernel),
+        initrd=str(folder / install.initrd) if install.initrd else "",
+    )
+
+
+def watch(store: Store, vm: Vm, running: Running) -> None:
+    """Have the VM come back after its installer's restart: start what waits for QEMU's end.
+
+    Raises:
+        QemuFailed: QEMU has ended already, or the watcher cannot be started; QEMU is ended then.
+    """
+    folder, state = _folder(store, vm), running.state
+    try:
+        event_record.begin(folder.event_record)
+        pidfd = liveness.open_process(state.pid, state.start_ticks)
+        if pidfd is None:
+            raise QemuFailed(f"QEMU of VM '{vm.name}' ended at once", path=folder.qemu_log)
+        try:
+            path = os.pathsep.join(str(Path(each).absolute()) for each in sys.path if each)
+            with uninterrupted():
+                spawn(
+                    [
+                        *(sys.executable, "-I", "-S", "-B", str(Path(phase_watch.__file__))),
+                        *(path, str(pidfd), f"{__name__}:{proceed.__name__}"),
+                        *(str(store.layout.home), str(vm.id)),
+                    ],
+                    log=folder.watch_log,
+                    pass_fds=(pidfd,),
+                    package="python3",
+                )
+        finally:
+            os.close(pidfd)
+    except BaseException:
+        qemu.kill(state)
+        qemu.bury(folder)
+        raise
+
+
+def proceed(arguments: Sequence[str]) -> int:
+    """Settle what the end of a QEMU means, and start its VM again if it has to come back.
+
+    What cannot be done is written to the standard error, which is the VM's ``watch.log``; the next
+    start of the VM does it.
+
+    Args:
+        arguments: the store and the VM's number.
+    """
+    home, vm_id = arguments
+    try:
+        store = open_store(Path(home), create=False)
+        try:
+            _proceed(store, int(vm_id))
+        finally:
+            store.close()
+    except ThinvirtError as error:
+        sys.stderr.write(f"thinvirt: {error}\n")
+        return error.exit_status
+    return 0
+
+
+def _proceed(store: Store, vm_id: int) -> None:
+    from thinvirt.service.launching import acceleration, launch_locked
+
+    vm = store.catalog.vm_by_id(vm_id)
+    if vm is None:
+        return  # removed
+    with store.lock_vm(vm, "install", wait_s=_LOCK_WAIT_S):
+        folder = _folder(store, vm)
+        liveness.wait_dead(folder.run)
+        if liveness.is_alive(folder.run):
+            return  # somebody has been quicker: it runs again
+        found = store.catalog.vm_by_id(vm_id)
+        if found is None:
+            return
+        vm, ending = settle(store, found)
+        qemu.bury(folder)
+        if ending.again:
+            launch_locked(store, vm, accel=acceleration())
+
+
+def _folder(store: Store, vm: Vm) -> VmFolder:
+    return VmFolder(store.layout.run_dir(vm.id), store.layout.log_dir(vm.id))
