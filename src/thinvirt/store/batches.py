@@ -30,6 +30,33 @@ _NAMED = 3  # how many of many are named in a message
 _SECTOR = 512
 
 
+def _nothing() -> None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """VMs that share a specification and a folder: one batch before it is made.
+
+    Attributes:
+        names: theirs; checked already.
+        spec_json: the specification they share.
+        virtual_size: bytes of their first disks.
+        make: makes their files in the folder it is given, durably.
+        template: the base of their overlays, None for VMs that are no clones.
+        extended_l2: whether the overlays have subclusters.
+        undo: takes back what `make` did outside that folder; may be called if it did nothing.
+    """
+
+    names: Sequence[str]
+    spec_json: str
+    virtual_size: int
+    make: Callable[[Path], None]
+    template: Template | None = None
+    extended_l2: bool = False
+    undo: Callable[[], None] = _nothing
+
+
 def create_batch(
     store: Store,
     template: Template,
@@ -60,6 +87,35 @@ def create_batch(
         UsageError: the size is smaller than the template's.
         NoSpace: the file system is full; nothing is left behind.
     """
+    part = clone_part(
+        store,
+        template,
+        names,
+        spec_json=spec_json,
+        virtual_size=virtual_size,
+        further=further,
+        extended_l2=extended_l2,
+        progress=progress,
+    )
+    return create_together(store, [part], command=f"thinvirt clone {template.ref}", owner=owner)[0]
+
+
+def clone_part(
+    store: Store,
+    template: Template,
+    names: Sequence[str],
+    *,
+    spec_json: str = "{}",
+    virtual_size: int | None = None,
+    further: "MakeFiles | None" = None,
+    extended_l2: bool = True,
+    progress: Progress | None = None,
+) -> Part:
+    """Return what `create_batch` makes, to be made together with others (`create_together`).
+
+    Raises:
+        UsageError: the size is smaller than the template's.
+    """
     # Every command loads this module, to undo what was left; few make overlays.
     from thinvirt.image.ops.overlay import OverlayOptions, create_overlays
 
@@ -77,9 +133,9 @@ def create_batch(
         files = [store.layout.overlay_name(name) for name in names]
         create_overlays(folder, files, options, durable=True, progress=progress or Silent())
 
-    draft = _Draft(template, options.virtual_size, options.extended_l2, spec_json)
-    command = f"thinvirt clone {template.ref}"
-    return _make_batch(store, draft, names, make, command=command, owner=owner)
+    return Part(
+        names, spec_json, options.virtual_size, make, template, extended_l2=options.extended_l2
+    )
 
 
 def create_own(
@@ -98,43 +154,40 @@ def create_own(
         Conflict: the name is taken.
         NoSpace: the file system is full; nothing is left behind.
     """
-    draft = _Draft(None, virtual_size, False, spec_json)
-    command = f"thinvirt install {name}"
-    return _make_batch(store, draft, [name], lambda folder: make(folder, name), command=command)
+    part = Part([name], spec_json, virtual_size, lambda folder: make(folder, name))
+    return create_together(store, [part], command=f"thinvirt install {name}")[0]
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """A batch's row before there is one."""
+def create_together(
+    store: Store, parts: Sequence[Part], *, command: str, owner: str | None = None
+) -> list[Batch]:
+    """Make several batches in one transaction: all of their VMs, durably, or none.
 
-    template: Template | None
-    virtual_size: int
-    extended_l2: bool
-    spec_json: str
+    Args:
+        store: where.
+        parts: what each batch is made of.
+        command: what does it, for the message that others get meanwhile.
+        owner: as in `create_batch`.
 
-
-def _make_batch(
-    store: Store,
-    draft: _Draft,
-    names: Sequence[str],
-    make: Callable[[Path], None],
-    *,
-    command: str,
-    owner: str | None = None,
-) -> Batch:
-    """Reserve, make the files, commit; or undo all of it."""
+    Raises:
+        Conflict: a name is taken.
+        NoSpace: the file system is full; nothing is left behind.
+    """
     with store.maker(command) as maker, ExitStack() as undo:
-        batch_id = _reserve(store, draft, names, maker=maker)
-        undo.callback(abandon, store, batch_id)
+        batch_ids = _reserve(store, parts, maker=maker)
+        for batch_id in batch_ids:
+            undo.callback(abandon, store, batch_id)
         with explained(store.layout.home):
-            folder = store.layout.batch(batch_id)
-            _make_folder(folder)
-            make(folder)
-            sync_directory(folder)
+            for batch_id, part in zip(batch_ids, parts, strict=True):
+                folder = store.layout.batch(batch_id)
+                _make_folder(folder)
+                undo.callback(part.undo)
+                part.make(folder)
+                sync_directory(folder)
             sync_directory(store.layout.disks)
-        _commit(store, batch_id, names, owner)
+        _commit(store, batch_ids, parts, owner)
         undo.pop_all()
-    return store.catalog.batch(batch_id)
+    return [store.catalog.batch(batch_id) for batch_id in batch_ids]
 
 
 def disk_size(template: Template, virtual_size: int | None) -> int:
@@ -220,43 +273,55 @@ def name_some(names: Sequence[str], count: int | None = None) -> str:
     return shown if total <= _NAMED else f"{shown} and {total - _NAMED} more"
 
 
-def _reserve(store: Store, draft: _Draft, names: Sequence[str], *, maker: str) -> int:
-    template = draft.template
-    with store.database.transaction():
-        refuse_taken(store, names)
-        if template is not None and not store.database.row(
-            "SELECT 1 FROM templates WHERE id = ?", (template.id,)
-        ):
-            raise NotFound(f"template {template.ref} has just been removed")
-        return store.database.run(
-            "INSERT INTO batches (template_id, state, maker, virtual_size, extended_l2, spec, "
-            "created) VALUES (?, 'pending', ?, ?, ?, ?, ?)",
-            (
-                template.id if template is not None else None,
-                maker,
-                draft.virtual_size,
-                int(draft.extended_l2),
-                draft.spec_json,
-                int(time.time()),
-            ),
-        )
+def _reserve(store: Store, parts: Sequence[Part], *, maker: str) -> list[int]:
+    """Return a pending batch's number for each part."""
+    database = store.database
+    reserved = []
+    with database.transaction():
+        for part in parts:
+            refuse_taken(store, part.names)
+            template = part.template
+            if template is not None and not database.row(
+                "SELECT 1 FROM templates WHERE id = ?", (template.id,)
+            ):
+                raise NotFound(f"template {template.ref} has just been removed")
+            reserved.append(
+                database.run(
+                    "INSERT INTO batches (template_id, state, maker, virtual_size, extended_l2, "
+                    "spec, created) VALUES (?, 'pending', ?, ?, ?, ?, ?)",
+                    (
+                        template.id if template is not None else None,
+                        maker,
+                        part.virtual_size,
+                        int(part.extended_l2),
+                        part.spec_json,
+                        int(time.time()),
+                    ),
+                )
+            )
+    return reserved
 
 
-def _commit(store: Store, batch_id: int, names: Sequence[str], owner: str | None) -> None:
+def _commit(
+    store: Store, batch_ids: Sequence[int], parts: Sequence[Part], owner: str | None
+) -> None:
     database = store.database
     with database.transaction():
-        refuse_taken(store, names)  # another command may have been quicker
         row = database.row("SELECT seq FROM sqlite_sequence WHERE name = 'vms'")
         first = (row[0] if row else 0) + 1
-        database.run_many(
-            "INSERT INTO vms (id, name, batch_id) VALUES (?, ?, ?)",
-            [(first + index, name, batch_id) for index, name in enumerate(names)],
-        )
-        database.run(
-            "UPDATE batches SET state = 'committed', maker = ?, first_vm = ?, last_vm = ? "
-            "WHERE id = ?",
-            (owner, first, first + len(names) - 1, batch_id),
-        )
+        for batch_id, part in zip(batch_ids, parts, strict=True):
+            refuse_taken(store, part.names)  # another command may have been quicker
+            database.run_many(
+                "INSERT INTO vms (id, name, batch_id) VALUES (?, ?, ?)",
+                [(first + index, name, batch_id) for index, name in enumerate(part.names)],
+            )
+            following = first + len(part.names)
+            database.run(
+                "UPDATE batches SET state = 'committed', maker = ?, first_vm = ?, last_vm = ? "
+                "WHERE id = ?",
+                (owner, first, following - 1, batch_id),
+            )
+            first = following
 
 
 def _make_folder(folder: Path) -> None:
