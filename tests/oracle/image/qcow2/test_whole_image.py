@@ -10,7 +10,7 @@ from tests.oracle.image.conftest import Qemu
 from tests.qcow2_images import Guest, make, opened
 
 from thinvirt.image.block.errors import BlockError
-from thinvirt.image.block.flags import Open
+from thinvirt.image.block.flags import Open, WriteFlags
 from thinvirt.image.block.qcow2 import Qcow2Node
 from thinvirt.image.block.root import Root
 
@@ -227,4 +227,26 @@ def test_what_was_cut_off_does_not_come_back(
         kept = disk.read(0, disk.size)
         disk.truncate(3 << 20)
         assert disk.read(0, disk.size) == kept.ljust(3 << 20, b"\0")
+    qemu.img("check", "-q", str(image))
+
+
+@pytest.mark.parametrize("options", ["data_file=data", "data_file=data,data_file_raw=on"])
+def test_what_is_written_where_something_was_given_up_stays(
+    tmp_path: Path, qemu: Qemu, monkeypatch: pytest.MonkeyPatch, options: str
+) -> None:
+    """A data file is told late to forget clusters; they may have been used again by then."""
+    monkeypatch.chdir(tmp_path)
+    image = tmp_path / "disk"
+    _image(qemu, image, options)
+    with opened(image, _READ_WRITE | Open.UNMAP) as (disk, _node):
+        disk.write(0, b"\1" * (1 << 20))
+        disk.flush()
+        disk.write_zeroes(0, 1 << 20, WriteFlags.MAY_UNMAP)
+        disk.write(200_000, b"\2" * 200_000)
+        disk.discard(0, 1 << 20)
+        disk.write(300_000, b"\3" * 200_000)
+        shown = disk.read(0, disk.size)
+    with opened(image, 0) as (disk, _node):
+        assert disk.read(0, disk.size) == shown
+    assert shown.count(b"\3") == 200_000
     qemu.img("check", "-q", str(image))

@@ -351,6 +351,10 @@ class Refcounts:
         finally:
             self._holds = False
 
+    def keep_guest_data(self, offset: int, clusters: int) -> None:
+        """Clusters of the external data file are used: it must not forget them any more."""
+        self.held.keep_guest_data(offset, clusters)
+
     def _free_entry(self, entry: int, freed: int) -> None:
         image = self.image
         header = image.header

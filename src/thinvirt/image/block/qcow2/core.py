@@ -146,6 +146,9 @@ if TYPE_CHECKING:
         def drop_discards(self) -> None:
             """Forget what was freed without telling."""
 
+        def keep_guest_data(self, offset: int, clusters: int) -> None:
+            """Let nothing forget clusters of the data file that are used again."""
+
         def allocate(self, size: int) -> int:
             """Return the host offset of new clusters."""
 

@@ -27,7 +27,7 @@ class HeldClusters:
     def __init__(self, image: Image) -> None:
         self._image = image
         self._told: dict[int, bool] = {}  # cluster → the file below is to forget it
-        self._guest_data: list[tuple[int, int]] = []  # of an external data file
+        self._guest_data: set[int] = set()  # offsets of clusters of an external data file
 
     def __contains__(self, cluster: int) -> bool:
         return cluster in self._told
@@ -44,7 +44,13 @@ class HeldClusters:
 
     def add_guest_data(self, offset: int) -> None:
         """Let the data file forget a cluster afterwards."""
-        self._guest_data.append((offset, self._image.cluster_size))
+        self._guest_data.add(offset)
+
+    def keep_guest_data(self, offset: int, count: int) -> None:
+        """Some clusters of the data file are used again, at the only place they can be."""
+        if self._guest_data:
+            size = self._image.cluster_size
+            self._guest_data.difference_update(range(offset, offset + count * size, size))
 
     def give_back(self, cluster: int) -> None:
         """The cluster is not free after all."""
@@ -63,12 +69,12 @@ class HeldClusters:
     def release(self) -> int | None:
         """Hold nothing any more; return the first cluster that was held, if there was any."""
         told, self._told = self._told, {}
-        guest_data, self._guest_data = self._guest_data, []
+        guest_data, self._guest_data = self._guest_data, set()
         image = self._image
         bits, size = image.cluster_bits, image.cluster_size
         tell_discard(image.file, [(at << bits, size) for at, tells in told.items() if tells])
         if guest_data:
-            tell_discard(image.data_file, guest_data)
+            tell_discard(image.data_file, [(offset, size) for offset in guest_data])
         return min(told, default=None)
 
 

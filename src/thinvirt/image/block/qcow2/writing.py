@@ -260,6 +260,7 @@ class Writer:
         in_cluster = offset % size
         if image.header.has_data_file:
             cluster = offset - in_cluster
+            image.refcounts.keep_guest_data(cluster, count)
         elif host < 0:
             cluster = image.refcounts.allocate(count * size)
         else:
