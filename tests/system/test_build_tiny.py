@@ -30,7 +30,8 @@ def home() -> Iterator[Path]:
         packages = home / "cache/thinvirt/packages"
         shutil.copytree(package_cache().directory / "requests", packages / "requests")
         (packages / "debs").mkdir()
-        for deb in (*tiny.fetch(package_cache()), *package_cache().fetch([tiny.KERNEL_PACKAGE])):
+        meta = package_cache().fetch((*tiny.PACKAGES, tiny.KERNEL_PACKAGE))  # as `tiny.fetch` asks
+        for deb in (*tiny.fetch(package_cache()), *meta):
             shutil.copy(deb.path, packages / "debs")
         left = home / "cache/thinvirt/images/work-tiny"  # by a build that was killed
         (left / "tiny/packages").mkdir(parents=True)
