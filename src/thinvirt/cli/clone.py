@@ -9,9 +9,9 @@ from thinvirt.cli import power_view
 from thinvirt.cli.output import note, print_json_rows, progress
 from thinvirt.cli.stores import store_of
 from thinvirt.cli.values import seconds
-from thinvirt.cli.vm_options import TWIN_FORMS, add_vm_options, spec_from_args
+from thinvirt.cli.vm_options import TWIN_FORMS, add_vm_options, wishes_from_args
 from thinvirt.errors import ThinvirtError, Timeout
-from thinvirt.units import format_duration, format_size, parse_size
+from thinvirt.units import format_duration, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +27,7 @@ _EPILOG = """examples:
   thinvirt clone tiny web                    one VM, named web
   thinvirt clone tiny web --count 100        web-001 … web-100, all of them or none
   thinvirt clone tiny db --size 20G --memory 2G --start --wait
+  thinvirt clone tiny db --disk cache=none --disk size=20,bus=scsi --graphics spice
 """
 
 
@@ -35,9 +36,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("template", metavar="TEMPLATE", help="NAME, NAME@VERSION, or a digest")
     parser.add_argument("name", metavar="NAME", help="the VM's name; with --count its beginning")
     parser.add_argument("--count", "-n", type=int, metavar="N", help="make N VMs: NAME-001 …")
-    parser.add_argument(
-        "--size", metavar="SIZE", help="size of their disks, such as 20G (the template's)"
-    )
     parser.add_argument(
         "--plain-l2",
         action="store_true",
@@ -73,30 +71,36 @@ def run(args: argparse.Namespace) -> int:
     """Make the VMs, start and wait for them if asked, and print them."""
     from thinvirt.service.clones import CloneRequest, clone, plan
 
+    wishes = wishes_from_args(args)
     request = CloneRequest(
         template=args.template,
         name=args.name,
         count=args.count,
-        size=None if args.size is None else parse_size(args.size),
+        size=wishes.size,
         extended_l2=not args.plain_l2,
-        spec=spec_from_args(args),
+        spec=wishes.spec,
+        os=wishes.os,
+        firmware_asked=wishes.firmware_asked,
     )
     store = store_of(args)
     if args.print_command:
         from thinvirt.service.twins import twins_of_plan
 
         planned = plan(store, request)
+        _tell_remarks(planned, args)
         for twin in twins_of_plan(store, planned, args.print_command, one_line=args.one_line):
             for need in twin.needs:
                 note(f"first: {need}")
             print(twin.text, end="")
         return 0
     if args.dry_run:
-        _tell_plan(store, plan(store, request), as_json=args.json)
+        planned = plan(store, request)
+        _tell_remarks(planned, args)
+        _tell_plan(store, planned, as_json=args.json)
         return 0
     began = time.monotonic()
     with progress(quiet=args.quiet or args.json or not sys.stderr.isatty()) as bars:
-        vms = clone(store, request, progress=bars)
+        vms = clone(store, request, progress=bars, say=None if args.quiet else note)
     if not args.json:
         _tell(store, vms, time.monotonic() - began)
     started: dict[str, dict[str, Any]] = {}
@@ -106,6 +110,11 @@ def run(args: argparse.Namespace) -> int:
     if trouble is not None:
         raise trouble
     return 0
+
+
+def _tell_remarks(planned: "ClonePlan", args: argparse.Namespace) -> None:
+    for remark in planned.remarks if not args.quiet else ():
+        note(remark)
 
 
 def _tell(store: "Store", vms: "Sequence[Vm]", took_s: float) -> None:

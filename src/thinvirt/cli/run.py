@@ -8,7 +8,7 @@ from thinvirt.cli.main import Parser
 from thinvirt.cli.output import note
 from thinvirt.cli.stores import home_of
 from thinvirt.cli.values import seconds
-from thinvirt.cli.vm_options import add_vm_options, spec_from_args
+from thinvirt.cli.vm_options import add_vm_options, wishes_from_args
 from thinvirt.errors import (
     NotFound,
     QemuFailed,
@@ -42,7 +42,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         parser.complaint = RequestWrong
     parser.add_argument("template", metavar="TEMPLATE", help="NAME, NAME@VERSION or a digest")
     parser.add_argument("--name", metavar="NAME", help="a VM that persists between runs")
-    parser.add_argument("--size", metavar="SIZE", help="the disk's size (the template's)")
     parser.add_argument(
         "--ready", choices=_READY, default="login", help="what counts as ready (login)"
     )
@@ -94,11 +93,10 @@ def in_contract(error: ThinvirtError) -> ThinvirtError:
 
 def _request(args: argparse.Namespace) -> "RunRequest":
     from thinvirt.service.foreground import RunRequest
-    from thinvirt.units import parse_size
     from thinvirt.vm.names import check_template_name, check_vm_name
 
     try:
-        spec = spec_from_args(args)
+        wishes = wishes_from_args(args)
     except NotFound as error:  # a file named by an option
         raise RequestWrong(str(error), hint=error.hint) from error
     check_template_name(args.template.partition("@")[0].removeprefix("sha256:"))
@@ -107,8 +105,10 @@ def _request(args: argparse.Namespace) -> "RunRequest":
     return RunRequest(
         template=args.template,
         name=args.name,
-        size=None if args.size is None else parse_size(args.size),
-        spec=spec,
+        size=wishes.size,
+        spec=wishes.spec,
+        os=wishes.os,
+        firmware_asked=wishes.firmware_asked,
         ready=args.ready,
         ready_timeout_s=args.timeout,
         stop_timeout_s=args.stop_timeout,

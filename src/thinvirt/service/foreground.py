@@ -22,7 +22,7 @@ from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qemu import clean_dead
 from thinvirt.run.supervise import FAILED, KILLED, STOP_SIGNALS, Supervisor, notify
-from thinvirt.service.clones import CloneRequest, clone
+from thinvirt.service.clones import CloneRequest, clone, plan
 from thinvirt.service.launching import acceleration, folder_of, launch_vm
 from thinvirt.service.waiting import Until, Waiter, WaitResult
 from thinvirt.store import Store, Vm, open_store
@@ -51,6 +51,7 @@ class RunRequest:
         name: of a VM that persists; None: a disposable one.
         size: bytes of its disk; None: the template's.
         spec: what else is asked of the VM.
+        os, firmware_asked: see `thinvirt.service.clones.CloneRequest`.
         ready: what counts as ready.
         ready_timeout_s: how long that may take; None: for ever.
         stop_timeout_s: seconds from the request to stop until everything must be gone.
@@ -63,6 +64,8 @@ class RunRequest:
     name: str | None = None
     size: int | None = None
     spec: VmSpec
+    os: str = ""
+    firmware_asked: bool = False
     ready: Ready = "login"
     ready_timeout_s: float | None = None
     stop_timeout_s: float = DEFAULT_STOP_TIMEOUT_S
@@ -99,7 +102,7 @@ def run(home: Path | None, request: RunRequest, *, say: Say) -> int:
             if request.name is None:
                 maker, lock = store.become_maker(f"thinvirt run {request.template}")
                 undo.callback(_dispose, store, lock)
-                vm = _clone(store, request, f"run-{os.urandom(5).hex()}", maker)
+                vm = _clone(store, request, f"run-{os.urandom(5).hex()}", maker, say=say)
             else:
                 vm = _named_vm(store, request, request.name, say)
             # From here on a request to stop waits for the supervisor to hear it.
@@ -135,27 +138,58 @@ def _named_vm(store: Store, request: RunRequest, name: str, say: Say) -> Vm:
                 f"VM '{vm.name}' is a clone of {vm.origin or 'nothing'}, not of {request.template}",
                 hint=f"another name, or: thinvirt rm {vm.name}",
             )
-        return _with_spec(store, vm, request.spec)
+        spec = plan(store, _clone_request(request, name)).spec
+        return _with_spec(store, vm, spec)
     say(f"making VM '{name}'")
-    return _clone(store, request, name, None)
+    return _clone(store, request, name, None, say=say)
 
 
-def _clone(store: Store, request: RunRequest, name: str, owner: str | None) -> Vm:
-    wanted = CloneRequest(
-        template=request.template, name=name, size=request.size, spec=request.spec
-    )
-    (vm,) = clone(store, wanted, owner=owner)
+def _clone(store: Store, request: RunRequest, name: str, owner: str | None, *, say: Say) -> Vm:
+    (vm,) = clone(store, _clone_request(request, name), owner=owner, say=say)
     return vm
 
 
+def _clone_request(request: RunRequest, name: str) -> CloneRequest:
+    return CloneRequest(
+        template=request.template,
+        name=name,
+        size=request.size,
+        spec=request.spec,
+        os=request.os,
+        firmware_asked=request.firmware_asked,
+    )
+
+
 def _with_spec(store: Store, vm: Vm, spec: VmSpec) -> Vm:
-    """Return a VM that was there with the specification that is asked for now."""
+    """Return a VM that was there with the specification that is asked for now.
+
+    Raises:
+        RequestWrong: it would need files that were not made with it.
+    """
     if vm.spec == spec:
         return vm
+    for what, has, asked in (
+        ("disks of its own", _made_disks(vm.spec), _made_disks(spec)),
+        ("firmware", vm.spec.firmware, spec.firmware),
+    ):
+        if has != asked:
+            raise RequestWrong(
+                f"VM '{vm.name}' was made with other {what} than are asked for now",
+                hint=f"the same as then, another name, or: thinvirt rm {vm.name}",
+            )
     kept, wanted = json.loads(vm.batch.spec_json), spec.to_facts()
     overrides = {field: wanted.get(field, default) for field, default in _defaults(kept).items()}
     store.catalog.set_overrides(vm, json.dumps(overrides | wanted, ensure_ascii=False))
     return store.catalog.find_vm(vm.name)
+
+
+def _made_disks(spec: VmSpec) -> list[tuple[int, int | None, str]]:
+    """Return number, size and backing file of the further disks that the store made."""
+    return [
+        (number, disk.size, disk.backing)
+        for number, disk in enumerate(spec.disks)
+        if number and disk.of_the_store
+    ]
 
 
 def _defaults(fields: Sequence[str]) -> dict[str, Any]:

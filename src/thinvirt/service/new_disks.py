@@ -1,7 +1,7 @@
 """Drives of VMs that are about to be made: files that are there, and disks to be made."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -69,8 +69,8 @@ def found_disk(disk: DiskSpec) -> DiskSpec:
     return replace(disk, format=chain(path, disk)[0].format)
 
 
-def refuse_used(store: Store, disks: Sequence[DiskSpec]) -> None:
-    """Return if no other VM has one of these files as a disk that it writes.
+def refuse_used(store: Store, disks: Sequence[DiskSpec], *, besides: Collection[str] = ()) -> None:
+    """Return if no VM, besides those of these names, has one of these files as its disk.
 
     Raises:
         Conflict: one has; it is named.
@@ -81,7 +81,7 @@ def refuse_used(store: Store, disks: Sequence[DiskSpec]) -> None:
         if disk.source and not disk.shareable and disk.device == "disk"
     }
     for path, vm_name in paths_in_use(store):
-        if os.path.realpath(path) in wanted:
+        if os.path.realpath(path) in wanted and vm_name not in besides:
             raise Conflict(
                 f"disk '{path}' is already in use by VM '{vm_name}'",
                 hint=f"another disk; --check {IN_USE}=off if they never run together",

@@ -12,7 +12,7 @@ from thinvirt.image.block.hostfile import allocated_bytes
 from thinvirt.image.ops.copy import copy_sparse, file_sha256
 from thinvirt.image.ops.screen import FOREIGN, ImageFacts, screen
 from thinvirt.progress import Progress, Silent
-from thinvirt.store import Fingerprint, Store, Template
+from thinvirt.store import Fingerprint, Store, Template, Vm
 from thinvirt.store.publication import is_intact, publish
 from thinvirt.store.publication import remove_template as remove_from_store
 from thinvirt.store.trouble import explained
@@ -157,10 +157,18 @@ def promote(
                 image,
                 name=chosen,
                 source=f"VM {vm.name} of {base.ref}",
-                facts=base.facts,
+                facts=base.facts | _started_by(vm),
                 progress=progress,
                 move=True,
             )
+
+
+def _started_by(vm: Vm) -> dict[str, Any]:
+    """Return the facts of a VM's firmware: what was installed under UEFI starts by nothing else."""
+    spec = vm.spec
+    if spec.firmware != "efi":
+        return {}
+    return {"firmware": ["uefi"], "secure_boot": spec.secure_boot}
 
 
 def check_base(store: Store, template: Template) -> None:
