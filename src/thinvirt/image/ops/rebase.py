@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 
 from thinvirt.image.block.abilities import BackingChangeable
+from thinvirt.image.block.buffers import ReadBuffer
 from thinvirt.image.block.errors import BlockError, NotSupported
 from thinvirt.image.block.flags import SECTOR, Status
 from thinvirt.image.block.status import overlaid, skip_filters
 from thinvirt.image.block.walk import Ascending
-from thinvirt.image.block.workers import Workers, processors
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from thinvirt.image.block.root import Root
 
 CHUNK = 2 << 20  # bytes compared at a time
-_PIECE = 1 << 20  # bytes read at a time
-_WORTH_A_THREAD = 256 << 10  # bytes
+_PIECE = 1 << 20  # bytes read at a time: they stay in the processor's cache
 
 
 def keep_content(
@@ -47,12 +46,11 @@ def keep_content(
     """
     size = image.size
     at = 0
-    with Workers(1) as workers:
-        keeper = _Keeper(image, old, new, workers, new_is_below=new_is_below)
-        while at < size:
-            at += keeper.keep(at, min(CHUNK, size - at))
-            if watch is not None:
-                watch(at, size)
+    keeper = _Keeper(image, old, new, new_is_below=new_is_below)
+    while at < size:
+        at += keeper.keep(at, min(CHUNK, size - at))
+        if watch is not None:
+            watch(at, size)
 
 
 class _Keeper:
@@ -63,12 +61,9 @@ class _Keeper:
         image: Root,
         old: BlockNode | None,
         new: BlockNode | None,
-        workers: Workers,
         *,
         new_is_below: bool,
     ) -> None:
-        # An image that is below the other is read through the same nodes: not by two threads.
-        self._workers = workers if processors() > 1 and not new_is_below else None
         own = skip_filters(image.node)
         assert own is not None
         self.image = image
@@ -109,21 +104,16 @@ class _Keeper:
         for start in range(0, length, _PIECE):
             end = min(start + _PIECE, length)
             self._read_both(at, start, end)
-            if not old.buffer.startswith(new.view[start:end], start):
+            if not old.buffer.is_same(new.buffer, start, end):
                 self._read_both(at, end, length)
                 self._write(at, length)
                 break
         return length
 
     def _read_both(self, at: int, start: int, end: int) -> None:
-        old, new = self.files
-        if end - start < _WORTH_A_THREAD or self._workers is None:
-            old.read(at, start, end)
-            new.read(at, start, end)
-            return
-        job = self._workers.submit(lambda: new.read(at, start, end))
-        old.read(at, start, end)
-        job.result()
+        if start < end:
+            for file in self.files:
+                file.read(at, start, end)
 
     def _write(self, at: int, length: int) -> None:
         """Write what differs in the buffers."""
@@ -133,7 +123,7 @@ class _Keeper:
                 if at >= old.size:
                     self.image.write_zeroes(at + start, end - start)
                 else:
-                    self.image.write(at + start, old.view[start:end])
+                    self.image.write(at + start, old.buffer.view[start:end])
         except BlockError as error:
             raise BlockError(
                 f"Error while writing to COW image: {error.reason}", number=error.errno
@@ -147,8 +137,7 @@ class _Backing:
         self.node = node
         self.which = which
         self.size = node.size if node is not None else 0
-        self.buffer = bytearray(CHUNK)
-        self.view = memoryview(self.buffer)
+        self.buffer = ReadBuffer(CHUNK)
         self._status = Ascending(node) if node is not None else None
         self._may_ask = True
 
@@ -171,7 +160,7 @@ class _Backing:
 
     def read(self, at: int, start: int, end: int) -> None:
         """Read a part of what is at `at` into the same part of the buffer."""
-        view = self.view[start:end]
+        view = self.buffer.view[start:end]
         if self.node is None or at >= self.size:
             view[:] = bytes(end - start)
             return
@@ -183,12 +172,12 @@ class _Backing:
             ) from error
 
 
-def _different(one: bytearray, other: bytearray, length: int) -> list[tuple[int, int]]:
+def _different(one: ReadBuffer, other: ReadBuffer, length: int) -> list[tuple[int, int]]:
     """Return the runs of sectors that differ, as byte ranges."""
     runs: list[tuple[int, int]] = []
     for start in range(0, length, SECTOR):
         end = min(start + SECTOR, length)
-        if one[start:end] == other[start:end]:
+        if one.is_same(other, start, end):
             continue
         if runs and runs[-1][1] == start:
             runs[-1] = (runs[-1][0], end)
