@@ -75,7 +75,7 @@ def network(text: str) -> NetworkSpec:
     named = {kind: found.pop(kind) for kind in _TARGETS if kind in found}
     if len(named) > 1:
         raise BadOption(f"--network: a card is on one network, not on {' and '.join(named)}")
-    kind, name = next(iter(named.items()), (found.pop("kind", "user"), ""))
+    kind, name = next(iter(named.items()), (found.get("kind", "user"), ""))
     if found.pop("kind", kind) != kind:
         raise BadOption(f"--network: type and {kind}= contradict each other")
     if not name and kind in ("lan", "network"):
