@@ -446,7 +446,7 @@ class Longer(Machine):
     """The same, run for longer and each time otherwise."""
 
 
-TestMany = pytest.mark.slow(pytest.mark.timeout(3600)(Longer.TestCase))
+TestMany = pytest.mark.exhaustive(pytest.mark.timeout(3600)(Longer.TestCase))
 TestMany.settings = settings(
     max_examples=400, stateful_step_count=50, derandomize=False, suppress_health_check=_QUIET
 )

@@ -221,6 +221,12 @@ def test_every_pair(tmp_path: Path, row: Row) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("row", pairwise(SEED + 1), ids=str)
+def test_every_pair_otherwise(tmp_path: Path, row: Row) -> None:
+    _run(tmp_path, row)
+
+
+@pytest.mark.exhaustive
 @pytest.mark.timeout(7200)
 @pytest.mark.parametrize("part", range(16))
 def test_every_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: int) -> None:

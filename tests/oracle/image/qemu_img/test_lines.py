@@ -77,6 +77,11 @@ def test_every_command_with_some_files(bench: Bench) -> None:
 
 
 @pytest.mark.slow
+def test_every_command_with_more_files(bench: Bench) -> None:
+    _hold(bench, _for_every_file(bench)[7 :: _SAMPLE // 4])
+
+
+@pytest.mark.exhaustive
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("part", range(8))
 def test_every_command_with_every_file(bench: Bench, part: int) -> None:
