@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tests.oracle.image.conftest import Qemu
 
-from thinvirt.image.block.errors import BlockError
+from thinvirt.image.block.errors import BlockError, VerifyFailed
 from thinvirt.image.block.flags import Open
 from thinvirt.image.block.graph import BlockGraph
 from thinvirt.image.block.names import refresh_filename
@@ -150,6 +150,6 @@ def test_blkverify_finds_the_difference(qemu: Qemu) -> None:
         with open("b.raw", "r+b") as file:
             file.seek(2048)
             file.write(b"x")
-        with pytest.raises(BlockError, match="contents mismatch at offset 2048"):
+        with pytest.raises(VerifyFailed, match="contents mismatch at offset 2048"):
             image.read(0, 4096)
     assert Path("a.raw").read_bytes()[1000:1004] == b"same"
