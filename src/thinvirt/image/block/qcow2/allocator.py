@@ -208,6 +208,8 @@ class Refcounts:
         """
         if length <= 0:
             return
+        if self.image.is_dead:
+            raise failed(errno.EIO, offset=offset)
         if amount < 0:
             self.cache.depend_on(self.image.l2_tables)
         bits = self.image.cluster_bits
@@ -264,7 +266,8 @@ class Refcounts:
     def pass_on_discards(self) -> None:
         """Tell the file below of what was freed; it may forget it or not."""
         regions, self._discards = self._discards, []
-        tell_discard(self.image.file, regions)
+        if not self.image.is_dead:
+            tell_discard(self.image.file, regions)
 
     def drop_discards(self) -> None:
         """Forget what was freed without telling: the operation failed."""
@@ -272,12 +275,36 @@ class Refcounts:
 
     # ---------------------------------------------------------------- giving out
 
-    def allocate(self, size: int) -> int:
+    def allocate(self, size: int, use: str = "") -> int:
         """Return the host offset of clusters for `size` bytes, in a row.
 
+        Args:
+            size: bytes.
+            use: what they are for, where QEMU names it if they turn out to be the header's.
+
         Raises:
-            BlockError: no room, or a refcount block could not be read or made.
+            BlockError: no room, a refcount block could not be read or made, or the header's own
+                cluster counts as free: the refcounts are damaged.
         """
+        offset = self._allocate(size)
+        if not offset:
+            raise self.image.guard.damaged(
+                f"Preventing invalid allocation of {use} at offset 0"
+                if use
+                else "Preventing invalid write on metadata (overlaps with qcow2_header)"
+            )
+        return offset
+
+    def allocate_header(self, size: int) -> None:
+        """Take the first clusters of an image that has nothing yet.
+
+        Raises:
+            BlockError: as `allocate`.
+        """
+        first = self._allocate(size)
+        assert first == 0
+
+    def _allocate(self, size: int) -> int:
         self.image.file.debug_event("cluster_alloc")
         clusters = divide_up(size, self.image.cluster_size)
         while True:
@@ -336,7 +363,12 @@ class Refcounts:
         return offset
 
     def free(self, offset: int, size: int, freed: int) -> None:
-        """Take clusters back; a failure only leaks them, so it is told and no more."""
+        """Take clusters back; a failure only leaks them, so it is told and no more.
+
+        Nothing is taken back once damage was met: what counts as used may be somebody else's.
+        """
+        if self.image.is_dead:
+            return
         self.image.file.debug_event("cluster_free")
         try:
             self.change(offset, size, -1, freed)

@@ -360,7 +360,10 @@ class _Widening:
                 if self.offset:
                     image.refcounts.free(self.offset, self.allocated, Freed.NEVER)
                 self.allocated = len(self.table) * 8
-                self.offset = image.refcounts.allocate(self.allocated)
+                self.offset = image.refcounts.allocate(self.allocated, "refcount table")
+                image.guard.check(self.offset, self.allocated)
+            if not self.table:  # nothing counts, not even the header
+                raise image.guard.damaged("There are no references in the refcount table.")
             self._write_blocks()
             image.guard.check(self.offset, self.allocated)
             image.file.write(self.offset, pack_table(self.table))
@@ -438,7 +441,8 @@ class _Widening:
                 self.table.frombytes(bytes((entries - len(self.table)) * 8))
             if not self.table[index]:
                 try:
-                    self.table[index] = image.refcounts.allocate(unit)
+                    self.table[index] = image.refcounts.allocate(unit, "refcount block")
+                    image.guard.check(self.table[index], unit)
                 except BlockError as error:
                     raise with_reason("Failed to allocate refblock", error.errno) from error
                 found = True

@@ -149,8 +149,11 @@ if TYPE_CHECKING:
         def keep_guest_data(self, offset: int, clusters: int) -> None:
             """Let nothing forget clusters of the data file that are used again."""
 
-        def allocate(self, size: int) -> int:
+        def allocate(self, size: int, use: str = "") -> int:
             """Return the host offset of new clusters."""
+
+        def allocate_header(self, size: int) -> None:
+            """Take the first clusters of all."""
 
         def allocate_at(self, offset: int, clusters: int) -> int:
             """Take clusters at a host offset."""

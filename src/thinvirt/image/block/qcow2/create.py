@@ -261,12 +261,11 @@ def _as_signed(size: int) -> int:
 
 def _lay_out(image: Image, plan: Plan, data_file: Root | None) -> None:
     try:
-        first = image.refcounts.allocate(3 * plan.cluster_size)
+        image.refcounts.allocate_header(3 * plan.cluster_size)
     except BlockError as error:
         raise with_reason(
             "Could not allocate clusters for qcow2 header and refcount table", error.errno
         ) from error
-    assert first == 0
     if data_file is not None:
         name = data_file.node.filename
         image.header.data_file_name = name.encode("utf-8", "surrogateescape")

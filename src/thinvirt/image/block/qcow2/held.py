@@ -71,6 +71,8 @@ class HeldClusters:
         told, self._told = self._told, {}
         guest_data, self._guest_data = self._guest_data, set()
         image = self._image
+        if image.is_dead:  # damage was met: these may be somebody else's
+            return None
         bits, size = image.cluster_bits, image.cluster_size
         tell_discard(image.file, [(at << bits, size) for at, tells in told.items() if tells])
         if guest_data:

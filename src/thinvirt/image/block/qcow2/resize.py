@@ -263,7 +263,7 @@ def _start_over(image: Image, l1_clusters: int) -> None:
         table[0] = 2 * unit
         image.refcounts.set_table(table)
         image.refcounts.free_index = image.refcounts.free_byte = 0
-        image.refcounts.allocate(3 * unit + len(image.l1) * 8)
+        image.refcounts.allocate_header(3 * unit + len(image.l1) * 8)
     except BlockError:
         image.is_dead = True  # what is in memory and what is in the file differ now
         raise

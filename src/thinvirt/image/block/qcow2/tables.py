@@ -5,6 +5,9 @@ A cache may depend on the other: then none of its tables is written before the o
 
 from __future__ import annotations
 
+import errno
+
+from thinvirt.image.block.errors import failed
 from thinvirt.image.formats.qcow2.refcounts import (
     empty_refcounts,
     pack_refcounts,
@@ -147,6 +150,8 @@ class TableCache:
             self.image.file.flush()
             self.depends_on_flush = False
         image = self.image
+        if image.is_dead:  # what led to the damage may be wrong as well
+            raise failed(errno.EIO, offset=table.offset)
         image.guard.check(table.offset, image.cluster_size, ignore=self.own)
         image.file.debug_event(self.write_event)
         raw = self._pack(table.values)

@@ -109,11 +109,10 @@ class Writer:
     def _make_l2(self, index: int, old: int) -> None:
         """Make an L2 table, empty or a copy of the shared one at `old`."""
         image = self.image
-        place = image.refcounts.allocate(image.cluster_size)
+        place = image.refcounts.allocate(image.cluster_size, "L2 table")
         before = image.l1[index]
         try:
-            if not place:
-                raise image.guard.damaged("Preventing invalid allocation of L2 table at offset 0")
+            image.guard.check(place, image.cluster_size)
             image.refcounts.cache.flush()
             values = None
             if old:
@@ -126,7 +125,7 @@ class Writer:
             image.write_l1_entry(index)
         except BlockError as error:
             image.set_l1(index, before)
-            if place and not isinstance(error, Unsettled):
+            if not isinstance(error, Unsettled):
                 image.refcounts.free(place, image.cluster_size, Freed.ALWAYS)
             raise
 
@@ -152,8 +151,8 @@ class Writer:
         image.file.debug_event("l1_grow_alloc_table")
         place = image.refcounts.allocate(entries * 8)
         try:
-            image.refcounts.cache.flush()
             image.guard.check(place, entries * 8)
+            image.refcounts.cache.flush()
             image.file.debug_event("l1_grow_write_table")
             image.write_durably(place, pack_table(table))
             image.file.debug_event("l1_grow_activate_table")
