@@ -46,7 +46,11 @@ def known_cards(launch: Launch) -> Iterator[Card]:
 def unknown_cards(launch: Launch) -> tuple[str, ...]:
     """Return QEMU's arguments for the cards that libvirt has no words for."""
     known = {card.number for card in known_cards(launch)}
-    places = boot_order(launch.spec)
+    # libvirt counts from 1, and gives QEMU the numbers as they are
+    places = {
+        name: place + 1
+        for name, place in boot_order(launch.spec, media=launch.media is not None).items()
+    }
     options = list(network_options(launch, places))  # two for each card: network and device
     words: list[str] = []
     for number in range(len(launch.spec.cards)):

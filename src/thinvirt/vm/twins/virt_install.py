@@ -14,6 +14,7 @@ from thinvirt.vm.twins.libvirt_xml import ANY
 from thinvirt.vm.twins.passthrough import Card, known_cards, unknown_cards
 
 PROGRAM = "virt-install"
+_SPECIAL = ",'\"\\"
 
 
 def virt_install_words(launch: Launch, *, connect: str = "") -> list[str]:
@@ -94,6 +95,11 @@ def _boot(spec: VmSpec, launch: Launch) -> Iterator[tuple[str, ...]]:
         yield "--events", "on_reboot=destroy"
     features = ["vmport.state=off"] + (["smm.state=on"] if spec.secure_boot else [])
     yield "--features", ",".join(features)
+    # What virt-install would set by itself: timers, sleep states, and hints for Windows.
+    yield "--clock", "offset=utc,hpet_present=yes"
+    yield "--pm", "suspend_to_mem.enabled=yes,suspend_to_disk.enabled=yes"
+    if spec.os.startswith("win"):
+        yield "--xml", "xpath.delete=./features/hyperv"
     if spec.vmgenid:
         yield "--metadata", "genid_enable=yes"
 
@@ -159,8 +165,8 @@ def _networks(spec: VmSpec, launch: Launch) -> Iterator[tuple[str, ...]]:
     if handed_on:
         import shlex
 
-        # One word of ours is several of QEMU's; virt-install splits it as a shell does.
-        yield "--qemu-commandline", "args=" + escape(shlex.join(handed_on))
+        # One word of ours is several of QEMU's; virt-install splits it as a shell does, at blanks.
+        yield "--qemu-commandline", "args=" + shlex.join(handed_on)
 
 
 def _card(card: Card, order: int | None) -> list[str]:
@@ -181,10 +187,9 @@ def _card(card: Card, order: int | None) -> list[str]:
 def _others(spec: VmSpec, launch: Launch) -> Iterator[tuple[str, ...]]:
     log = f",log.file={escape(launch.console_log)},log.append=off" if launch.console_log else ""
     yield "--serial", f"pty{log}"
+    yield "--channel", "none"  # none but those that are said
     if spec.agent:
         yield "--channel", f"unix,target.type=virtio,target.name={AGENT_PORT}"
-    else:
-        yield "--channel", "none"
     graphics = spec.graphics
     if graphics.kind == "none":
         yield "--graphics", "none"
@@ -195,15 +200,25 @@ def _others(spec: VmSpec, launch: Launch) -> Iterator[tuple[str, ...]]:
         if graphics.password:
             words.append(f"password={escape(graphics.password)}")
         yield "--graphics", ",".join(words)
-    yield "--video", spec.video or "vga"
+    yield "--video", f"model={spec.video or 'vga'}"
     yield "--rng", "/dev/urandom" if spec.rng else "none"
     yield "--tpm", "none" if spec.tpm is None else f"emulator,model={spec.tpm},version=2.0"
     usb = any(disk.bus == "usb" for disk in spec.disks)
     yield "--controller", f"usb,model={'qemu-xhci' if usb else 'none'}"
+    if usb and graphics.kind != "none":
+        yield "--input", "mouse,bus=ps2"  # else it adds a tablet
+    if usb and graphics.kind == "spice":
+        yield "--redirdev", "none"
     yield "--memballoon", "none"
     yield "--sound", "none"
 
 
 def escape(value: str) -> str:
-    """Return a value for virt-install's ``key=value,…`` grammar, where a comma is written twice."""
-    return value.replace(",", ",,")
+    """Return a value for virt-install's ``key=value,…`` grammar.
+
+    It splits as a POSIX shell does, at commas: what has a comma, a quote or a backslash is quoted.
+    """
+    if not set(value) & set(_SPECIAL):
+        return value
+    inner = value.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{inner}"'
