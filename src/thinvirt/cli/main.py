@@ -35,8 +35,17 @@ class Parser(argparse.ArgumentParser):
     complaint: type[ThinvirtError] = UsageError
 
     def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print."""
-        raise self.complaint(message, hint=f"{self.prog} --help")
+        """Raise what argparse would print; for an option that is not known, with one like it."""
+        raise self.complaint(message, hint=self._near(message) or f"{self.prog} --help")
+
+    def _near(self, message: str) -> str:
+        unknown = message.removeprefix("unrecognized arguments: ").split("=")[0].split()
+        if not message.startswith("unrecognized") or not unknown[0].startswith("--"):
+            return ""
+        from difflib import get_close_matches
+
+        near = get_close_matches(unknown[0], list(self._option_string_actions), n=1)
+        return f"did you mean {near[0]}?" if near else ""
 
 
 def build_parser(words: list[str]) -> argparse.ArgumentParser:

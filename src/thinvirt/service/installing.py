@@ -4,33 +4,34 @@
 or not at all.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from thinvirt.errors import UsageError
 from thinvirt.image.block.hostfile import sync_directory
-from thinvirt.service.drives import host_driver
+from thinvirt.service.clone_spec import found_boot
+from thinvirt.service.direct_io import require_direct
+from thinvirt.service.drives import chain, host_driver
 from thinvirt.service.firmware import firmware_build, make_variables
-from thinvirt.service.new_disks import (
-    IN_USE,
-    NewDisk,
-    found_disk,
-    make_disk,
-    new_disks,
-    refuse_used,
-)
+from thinvirt.service.install_checks import CHECKS, check
+from thinvirt.service.locations import BootFiles
+from thinvirt.service.new_disks import NewDisk, found_disk, make_disk, new_disks
 from thinvirt.store import Store, Vm
 from thinvirt.store.batches import create_own, refuse_taken
+from thinvirt.store.layout import OwnFiles
 from thinvirt.units import GIB, SECTOR
 from thinvirt.vm.advice import Advice, Caution, Chosen, advise, warnings_for
 from thinvirt.vm.names import check_vm_name
 from thinvirt.vm.osinfo.records import OsInfo
-from thinvirt.vm.spec import DiskSpec, VmSpec
+from thinvirt.vm.qemu import DiskLayer
+from thinvirt.vm.screen import screen_remarks
+from thinvirt.vm.spec import DiskSpec, InstallSpec, VmSpec
 from thinvirt.vm.spec.defaults import machine_of, with_defaults
 from thinvirt.vm.spec.validate import checked
 
-SIZES = "disk_size"
-CHECKS = (IN_USE, SIZES)  # what ``--check`` can turn off, as virt-install calls them
+__all__ = ["CHECKS", "InstallPlan", "InstallRequest", "install", "plan"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +44,7 @@ class InstallRequest:
         os: what the guest is; None: not known.
         firmware_asked: whether `spec.firmware` was asked for, rather than left to the OS.
         unchecked: the checks that are turned off, of `CHECKS`.
+        installer: where the installer's kernel is read from; None: as `spec.install` has it.
     """
 
     name: str
@@ -50,6 +52,7 @@ class InstallRequest:
     os: OsInfo | None = None
     firmware_asked: bool = False
     unchecked: frozenset[str] = frozenset()
+    installer: BootFiles | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class InstallPlan:
         virtual_size: bytes of the first disk, 0 if there is none.
         advice: what suits the OS.
         cautions: what in the specification cannot work with it, or may not.
+        installer: the disc that the installer's kernel is copied from; None: it is used in place.
+        remarks: what people should know besides.
     """
 
     name: str
@@ -70,6 +75,8 @@ class InstallPlan:
     virtual_size: int
     advice: Advice | None = None
     cautions: tuple[Caution, ...] = field(default=())
+    installer: BootFiles | None = None
+    remarks: tuple[str, ...] = ()
 
 
 def plan(store: Store | None, request: InstallRequest) -> InstallPlan:
@@ -89,16 +96,67 @@ def plan(store: Store | None, request: InstallRequest) -> InstallPlan:
         refuse_taken(store, [name])
     advice = None if request.os is None else advise(request.os)
     spec = with_advice(request.spec, advice, firmware_asked=request.firmware_asked)
-    spec = checked(replace(spec, disks=tuple(found_disk(disk) for disk in spec.disks)))
+    spec = replace(spec, boot=found_boot(spec.boot))
+    spec = replace(spec, disks=tuple(found_disk(disk) for disk in spec.disks))
+    spec = checked(_with_installer(spec, request.installer, name))
     if spec.firmware == "efi":
         firmware_build(spec)
-    if spec.install is not None and spec.install.media:
-        host_driver(Path(spec.install.media))
-    if store is not None and IN_USE not in request.unchecked:
-        refuse_used(store, spec.disks)
+    _require_media(spec)
     new = tuple(new_disks(spec.disks))
+    _require_direct(spec, new)
+    remarks = check(
+        store, spec, new, asked=request.spec.disks, unchecked=request.unchecked
+    ) + tuple(screen_remarks(spec.graphics))
     cautions = () if request.os is None else warnings_for(request.os, chosen_of(spec))
-    return InstallPlan(name, spec, new, _virtual_size(spec, new), advice, cautions)
+    copied = request.installer if request.installer and request.installer.is_disc else None
+    return InstallPlan(name, spec, new, _virtual_size(spec, new), advice, cautions, copied, remarks)
+
+
+def _require_direct(spec: VmSpec, new: Sequence[NewDisk]) -> None:
+    """Return if the files that are there of all disks serve their cache modes."""
+    made = {disk.number: disk for disk in new}
+    chains: list[list[DiskLayer]] = []
+    for number, disk in enumerate(spec.disks):
+        if number not in made:
+            chains.append(list(chain(Path(disk.source), disk)) if disk.source else [])
+            continue
+        backing = made[number].backing
+        chains.append(list(chain(backing, DiskSpec(format=disk.backing_format))) if backing else [])
+    require_direct(spec.disks, chains)
+
+
+def _with_installer(spec: VmSpec, files: BootFiles | None, name: str) -> VmSpec:
+    """Return a specification whose installer is booted from what a location has.
+
+    A disc's kernel is copied into the store, where it has a name and no folder; the disc itself is
+    attached, since most installers go on reading from it.
+    """
+    if files is None:
+        return spec
+    install = replace(spec.install or InstallSpec(), location=str(files.place))
+    if files.is_disc:
+        own = OwnFiles(Path(), name)
+        kernel, initrd = own.installer_kernel.name, own.installer_initrd.name
+        install = replace(install, media=str(files.place))
+    else:
+        kernel, initrd = str(files.place / files.kernel), str(files.place / files.initrd)
+    return replace(spec, install=replace(install, kernel=kernel, initrd=initrd))
+
+
+def _require_media(spec: VmSpec) -> None:
+    """Return if the files an installation starts from can be read.
+
+    Raises:
+        NotFound, UsageError: one cannot.
+    """
+    if spec.install is None:
+        return
+    for name in (spec.install.kernel, spec.install.initrd, spec.install.media):
+        if not name.startswith("/"):
+            continue  # none, or one that the store is going to have
+        host_driver(Path(name))
+        if not os.access(name, os.R_OK):
+            raise UsageError(f"'{name}' cannot be read by this user")
 
 
 def with_advice(spec: VmSpec, advice: Advice | None, *, firmware_asked: bool) -> VmSpec:
@@ -215,6 +273,8 @@ def install(store: Store, planned: InstallPlan) -> Vm:
                 sync_directory(path.parent)
         if planned.spec.firmware == "efi":
             make_variables(planned.spec, own.variables)
+        if planned.installer is not None:
+            planned.installer.copy(own.installer_kernel, own.installer_initrd)
 
     try:
         create_own(

@@ -10,6 +10,7 @@ from thinvirt.run.accel import Acceleration
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qemu import LaunchRequest, Running
+from thinvirt.service.direct_io import require_direct
 from thinvirt.service.drives import disk_layers, host_driver
 from thinvirt.service.firmware import firmware_files
 from thinvirt.service.second_phase import settle, watch, with_own_kernel
@@ -150,12 +151,14 @@ def launch_request(
     """
     spec = with_own_kernel(store, vm, checked(vm.spec))
     variables = store.layout.own_files(vm.batch.id, vm.name).variables
+    disks = disk_layers(store, vm, spec)
+    require_direct(spec.disks, disks)
     return LaunchRequest(
         name=vm.name,
         uuid=store.identity(vm).uuid,
         spec=spec,
         memory_mib=memory_mib(spec, vm.template),
-        disks=disk_layers(store, vm, spec),
+        disks=disks,
         media=install_media(spec),
         firmware=firmware_files(spec, variables),
         macs=mac_addresses(store, vm, spec),

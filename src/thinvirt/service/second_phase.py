@@ -8,19 +8,21 @@ that end, or, if it was killed, the next start.
 import json
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from thinvirt.errors import QemuFailed, ThinvirtError
+from thinvirt.errors import Conflict, QemuFailed, ThinvirtError, Timeout
 from thinvirt.run import event_record, liveness, phase_watch, qemu
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.process import spawn, uninterrupted
 from thinvirt.run.qemu import Running
 from thinvirt.store import Store, Vm, open_store
 from thinvirt.vm.phases import INTERRUPTED, Ending, ending_of, second_phase
-from thinvirt.vm.spec import InstallSpec, VmSpec
+from thinvirt.vm.spec import VmSpec
 
+_LOOK_S = 0.5
 _LOCK_WAIT_S = 300.0  # `thinvirt stop` holds the lock until the guest is down
 
 
@@ -51,18 +53,17 @@ def settle(store: Store, vm: Vm) -> tuple[Vm, Ending]:
 
 def with_own_kernel(store: Store, vm: Vm, spec: VmSpec) -> VmSpec:
     """Return a specification whose installer's kernel, if the store keeps it, has a whole path."""
+    return with_kernel_in(spec, store.layout.batch(vm.batch.id))
+
+
+def with_kernel_in(spec: VmSpec, folder: Path) -> VmSpec:
+    """Return a specification whose installer's kernel, if it has no folder, is in this one."""
     install = spec.install
     if install is None or not install.kernel:
         return spec
-    folder = store.layout.batch(vm.batch.id)
-    return replace(spec, install=_absolute(install, folder))
-
-
-def _absolute(install: InstallSpec, folder: Path) -> InstallSpec:
+    initrd = str(folder / install.initrd) if install.initrd else ""
     return replace(
-        install,
-        kernel=str(folder / install.kernel),
-        initrd=str(folder / install.initrd) if install.initrd else "",
+        spec, install=replace(install, kernel=str(folder / install.kernel), initrd=initrd)
     )
 
 
@@ -135,10 +136,46 @@ def _proceed(store: Store, vm_id: int) -> None:
         found = store.catalog.vm_by_id(vm_id)
         if found is None:
             return
+        install = found.spec.install
         vm, ending = settle(store, found)
         qemu.bury(folder)
-        if ending.again:
+        stays_off = ending.installed and install is not None and not install.reboot
+        if ending.again and not stays_off:
             launch_locked(store, vm, accel=acceleration())
+
+
+def wait_installed(store: Store, vm: Vm, *, timeout_s: float) -> None:
+    """Return once a VM's installer is done.
+
+    Raises:
+        Conflict: it was interrupted: the VM has still to be installed.
+        NotFound: the VM has been removed meanwhile.
+        Timeout: it is not done in time; it goes on.
+    """
+    deadline = time.monotonic() + timeout_s
+    folder = _folder(store, vm)
+    while True:
+        ended = not liveness.is_alive(folder.run)
+        now = store.catalog.find_vm(vm.name)
+        if now.spec.install is None:
+            return
+        if ended and not _goes_on(folder):
+            raise Conflict(
+                f"VM '{vm.name}' ended before its installer was done",
+                hint=f"thinvirt start {vm.name} begins it anew",
+            )
+        if time.monotonic() >= deadline:
+            raise Timeout(
+                f"the installer of VM '{vm.name}' is not done within {timeout_s:g} s",
+                hint="it goes on by itself: thinvirt console shows it",
+            )
+        time.sleep(_LOOK_S)
+
+
+def _goes_on(folder: VmFolder) -> bool:
+    """Tell whether a QEMU that has ended is seen to: its installer is done, or begins anew."""
+    ending = ending_of(event_record.read(folder.event_record))
+    return ending.installed or ending.again
 
 
 def _folder(store: Store, vm: Vm) -> VmFolder:

@@ -18,6 +18,7 @@ from thinvirt.service.launching import (
     memory_mib,
     qemu_program,
 )
+from thinvirt.service.second_phase import with_kernel_in, with_own_kernel
 from thinvirt.store import Store, Vm
 from thinvirt.vm.qemu import (
     BridgePort,
@@ -123,7 +124,7 @@ def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False)
         firmware = FirmwareFiles(code, str(here / f"{planned.name}.vars.fd"))
     launch = _launch(
         planned.name,
-        planned.spec,
+        with_kernel_in(planned.spec, here),
         uuid="",
         memory=memory_mib(planned.spec, None),
         disks=tuple(disks),
@@ -132,7 +133,7 @@ def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False)
         lan_ports=_new_ports(planned.name, planned.spec),
         console_log="",
     )
-    return _twin(launch, form, commands, one_line=one_line)
+    return _twin(launch, form, (*commands, *_copy_commands(planned)), one_line=one_line)
 
 
 def _new_name(name: str, number: int) -> str:
@@ -161,12 +162,22 @@ def _create_commands(planned: InstallPlan, here: Path) -> Iterator[str]:
         yield shlex.join(words)
 
 
+def _copy_commands(planned: InstallPlan) -> Iterator[str]:
+    """Yield the commands that copy the installer's kernel out of its disc."""
+    install, files = planned.spec.install, planned.installer
+    if install is None or files is None:
+        return
+    for name, copy in ((files.kernel, install.kernel), (files.initrd, install.initrd)):
+        words = ["isoinfo", "-R", "-i", str(files.place), "-x", f"/{name}"]
+        yield f"{shlex.join(words)} > {shlex.quote(copy)}"
+
+
 def vm_launch(store: Store, vm: Vm) -> Launch:
     """Return the values of a VM's equivalents: those of its next start.
 
     The seed's disc is in the current folder: while the VM does not run there is none.
     """
-    spec = vm.spec
+    spec = with_own_kernel(store, vm, vm.spec)
     variables = store.layout.own_files(vm.batch.id, vm.name).variables
     folder = folder_of(store, vm)
     ports = [store.layout.network(card.name) for card in spec.cards if card.kind == "lan"]

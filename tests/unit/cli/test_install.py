@@ -63,7 +63,7 @@ def test_a_failure_leaves_nothing(home: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "told"),
     [
-        (["--name", "x"], 2, "nothing says how the VM comes to its system"),
+        ([], 2, "nothing says how the VM comes to its system"),
         (["--import"], 2, "--import needs a disk"),
         (["--cdrom", "/x.iso"], 2, "no disk to install to"),
         (["--import", "--cdrom", "/x.iso", "--disk", "size=1"], 2, "exclude each other"),

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from thinvirt.vm.grammar.fixed import CHANNEL, CPU, INSTALL, LOCATION, MEMORY, METADATA, RNG
 from thinvirt.vm.grammar.suboptions import BadOption, parse, split
 from thinvirt.vm.grammar.tables import (
     BOOT,
@@ -14,7 +15,14 @@ from thinvirt.vm.grammar.tables import (
     VCPUS,
     VIDEO,
 )
-from thinvirt.vm.spec import BootSpec, DiskSpec, GraphicsSpec, NetworkSpec, Topology
+from thinvirt.vm.spec import (
+    BootSpec,
+    DiskSpec,
+    GraphicsSpec,
+    InstallSpec,
+    NetworkSpec,
+    Topology,
+)
 from thinvirt.vm.spec.words import DEFAULT_LAN, BootDevice, Firmware, NetworkKind, TpmModel, Video
 
 _BOOT_DEVICES: tuple[BootDevice, ...] = ("hd", "cdrom", "network")
@@ -176,3 +184,123 @@ def tpm(text: str) -> TpmModel | None:
         raise BadOption("--tpm: only version 2.0 is emulated")
     model: TpmModel = found.get("model", "tpm-crb")
     return model
+
+
+def memory(text: str) -> int:
+    """Return how many MiB ``--memory`` means.
+
+    Raises:
+        BadOption: it cannot be read, or is to grow.
+    """
+    found = parse(MEMORY, text)
+    size = found.get("memory", found.get("maximum"))
+    if size is None:
+        raise BadOption("--memory: no size is given", hint="--memory 2048, or 2G")
+    if found.get("maximum", size) != size:
+        raise BadOption(
+            "--memory: memory does not grow while a VM runs: maxmemory has to be the same",
+            hint=f"--memory {found['maximum']}",
+        )
+    return int(size)
+
+
+def cpu(text: str) -> str:
+    """Return the CPU model that ``--cpu`` means, "" for what suits the host.
+
+    Raises:
+        BadOption: it cannot be read, or switches features of a model.
+    """
+    switched = [part for part in split(text) if part[0] in "+-"]
+    if switched:
+        raise BadOption(
+            f"--cpu: features of a model are not switched singly: {', '.join(switched)}",
+            hint="name another model: qemu-system-x86_64 -cpu help",
+        )
+    found = parse(CPU, text)
+    modes = {"host-passthrough": "host", "host-model": "host", "host": "host", "maximum": "max"}
+    model, mode = found.get("model", ""), found.get("mode", "")
+    if model and mode in modes:
+        raise BadOption(f"--cpu: mode={mode} and model={model} exclude each other")
+    return str(modes.get(mode or model, model))
+
+
+def agent(text: str) -> bool:
+    """Return whether ``--channel`` gives the VM a guest agent's channel.
+
+    Raises:
+        BadOption: it cannot be read, or is to be another channel.
+    """
+    found = parse(CHANNEL, text)
+    return bool(found.get("type") != "none")
+
+
+def rng(text: str) -> bool:
+    """Return whether ``--rng`` gives the VM random numbers of the host.
+
+    Raises:
+        BadOption: it cannot be read, or names another source.
+    """
+    return bool(parse(RNG, text).get("device") != "none")
+
+
+def vmgenid(text: str) -> bool:
+    """Return whether ``--metadata`` has the guest told that it is a copy.
+
+    Raises:
+        BadOption: it cannot be read.
+    """
+    return bool(parse(METADATA, text).get("genid", True))
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What ``--location`` says: a disc or tree, with kernel and initrd in it if they are named."""
+
+    place: str
+    kernel: str = ""
+    initrd: str = ""
+
+
+def location(text: str) -> Place:
+    """Return what ``--location`` names.
+
+    Raises:
+        BadOption: it cannot be read, or names half of it.
+    """
+    found = parse(LOCATION, text)
+    if "place" not in found:
+        raise BadOption(
+            "--location: kernel and initrd are paths in a disc or tree, and there is none",
+            hint="--location ISO,kernel=…,initrd=…; files of the host: --install kernel=…,initrd=…",
+        )
+    if ("kernel" in found) != ("initrd" in found):
+        raise BadOption("--location: kernel= and initrd= go together")
+    return Place(**found)
+
+
+def installer(text: str) -> InstallSpec | None:
+    """Return what ``--install`` starts the installer from; None: nothing is to be installed.
+
+    Raises:
+        BadOption: it cannot be read, or names an OS, half of it, or too much.
+    """
+    found = parse(INSTALL, text)
+    if "os" in found:
+        raise BadOption(
+            f"--install {found['os']}: no installer is fetched",
+            hint=f"thinvirt template pull {found['os']} for an image that is ready, or its disc: "
+            "--cdrom ISO, --location ISO",
+        )
+    found.pop("overwrite", None)
+    nothing = found.pop("no_install", False)
+    if nothing and found:
+        raise BadOption(f"--install: no_install=yes goes with no {', '.join(found)}")
+    if nothing:
+        return None
+    if not found.get("kernel") and ("initrd" in found or "kernel_args" in found):
+        raise BadOption("--install: initrd and kernel_args go with kernel=")
+    if "kernel" in found and "boot" in found:
+        raise BadOption("--install: kernel and bootdev exclude each other")
+    if not found:
+        raise BadOption("--install: nothing says what is installed", hint="--install ? lists it")
+    return InstallSpec(**found)

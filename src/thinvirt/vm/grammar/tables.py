@@ -4,6 +4,16 @@ Names and meanings are virt-install's (virt-install(1)); where it has a short an
 one thing both are taken.
 """
 
+from thinvirt.vm.grammar.fixed import (
+    CHANNEL,
+    CPU,
+    FIXED,
+    INSTALL,
+    LOCATION,
+    MEMORY,
+    METADATA,
+    RNG,
+)
 from thinvirt.vm.grammar.suboptions import Key, OptionTable
 from thinvirt.vm.grammar.values import gibibytes, mac, text, whole, word, yes_no
 from thinvirt.vm.spec.words import (
@@ -218,4 +228,7 @@ TPM = OptionTable(
     {"path": "a TPM of the host serves one VM, and none that moves"},
 )
 
-TABLES = (DISK, NETWORK, GRAPHICS, VCPUS, BOOT, CLOUD_INIT, VIDEO, TPM)
+TABLES = (
+    *(DISK, NETWORK, GRAPHICS, VCPUS, BOOT, CLOUD_INIT, VIDEO, TPM),
+    *(MEMORY, CPU, LOCATION, INSTALL, CHANNEL, RNG, METADATA, *FIXED),
+)

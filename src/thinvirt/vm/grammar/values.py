@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, get_args
 
 from thinvirt.errors import UsageError
-from thinvirt.units import GIB, parse_size
+from thinvirt.units import GIB, MIB, parse_size
 
 _YES = frozenset({"yes", "on", "true", "1"})
 _NO = frozenset({"no", "off", "false", "0"})
@@ -77,3 +77,14 @@ def mac(value: str) -> str:
     if not re.fullmatch(r"(?:[0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}", value):
         raise ValueError("six bytes in hexadecimal, such as 52:54:00:12:34:56")
     return value.lower()
+
+
+def mebibytes(value: str) -> int:
+    """Return MiB: a bare number counts MiB, as virt-install has it; a suffix says otherwise."""
+    try:
+        size = parse_size(value, default_suffix="M", what="memory size")
+    except UsageError as error:
+        raise ValueError(f"{error}; such as 2048, 512M or 2G") from None
+    if size <= 0 or size % MIB:
+        raise ValueError("a memory size is a whole number of MiB, above 0")
+    return size // MIB

@@ -11,7 +11,7 @@ from thinvirt.vm.qemu.launch import PROGRAM, Endpoint, Launch
 from thinvirt.vm.qemu.text import Option, as_json, escape
 from thinvirt.vm.spec import GraphicsSpec, NetworkSpec, VmSpec
 from thinvirt.vm.spec.defaults import with_defaults
-from thinvirt.vm.spec.words import LOOPBACK, VNC_BASE_PORT, NetworkModel, Video
+from thinvirt.vm.spec.words import LOOPBACK, VNC_BASE_PORT, BootDevice, NetworkModel, Video
 
 __all__ = ["PROGRAM", "qemu_argv"]
 
@@ -56,7 +56,11 @@ def boot_order(spec: VmSpec, *, media: bool = False) -> dict[str, int]:
             "cdrom": [name for name, drive in drives.items() if drive.device == "cdrom"],
             "network": list(cards),
         }
-        names = [name for kind in spec.boot.order or ("hd", "cdrom") for name in kinds[kind]]
+        order: tuple[BootDevice, ...] = spec.boot.order or ("hd", "cdrom")
+        if spec.install is not None and spec.install.boot is not None:
+            first = spec.install.boot
+            order = (first, *(kind for kind in order if kind != first))
+        names = [name for kind in order for name in kinds[kind]]
     return {name: place for place, name in enumerate([*(["media"] if media else []), *names])}
 
 

@@ -160,10 +160,14 @@ class InstallSpec:
 
     Attributes:
         media: the installer's disc, "" for none.
-        kernel: the installer's kernel, started directly, "" for booting from the disc.
+        kernel: the installer's kernel, started directly, "" for booting from the disc; without a
+            folder it is one that the store keeps beside the VM's disks.
         initrd: its initial RAM disk.
         kernel_args: its command line.
         location: where kernel and initial RAM disk came from, as it was asked for.
+        boot: the kind of device the installer is booted from instead: the network (PXE), a
+            CD-ROM drive among the disks, or a disk that has it.
+        reboot: whether the VM comes back by itself once its installer restarts it.
     """
 
     media: str = ""
@@ -171,6 +175,8 @@ class InstallSpec:
     initrd: str = ""
     kernel_args: str = ""
     location: str = ""
+    boot: BootDevice | None = None
+    reboot: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

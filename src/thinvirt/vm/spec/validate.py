@@ -136,8 +136,12 @@ def _boot(spec: VmSpec) -> Iterator[Problem]:
         if number < 1:
             yield Problem("disks", f"a boot order of {number} is not possible", "from 1")
     install = spec.install
-    if install is not None and not (install.media or install.kernel):
-        yield Problem("install", "an installation needs a disc or a kernel to start from")
+    if install is not None and not (install.media or install.kernel or install.boot):
+        yield Problem(
+            "install",
+            "an installation needs something to start from",
+            "a disc, a kernel, or a kind of device to boot",
+        )
 
 
 def _disks(spec: VmSpec) -> Iterator[Problem]:
@@ -145,6 +149,8 @@ def _disks(spec: VmSpec) -> Iterator[Problem]:
     if len(spec.disks) > MAX_DISKS:
         yield Problem("disks", f"{len(spec.disks)} drives are too many", f"up to {MAX_DISKS}")
     taken = Counter(disk.bus for disk in with_defaults(spec).disks)
+    if spec.install is not None and spec.install.media:
+        taken["sata" if machine == "q35" else "ide"] += 1
     for (bus, on), places in BUS_PLACES.items():
         count = taken[bus]  # type: ignore[index]
         if spec.seed is not None and main_bus(spec) == bus:
