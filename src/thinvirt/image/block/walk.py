@@ -7,8 +7,11 @@ plain tuples: an image has millions.
 from __future__ import annotations
 
 from thinvirt.image.block.abilities import StatusRuns
+from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import Status
 from thinvirt.image.block.status import node_status, overlaid
+
+_ENOUGH = 4 << 20  # bytes: runs are not put together to longer ones
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -104,21 +107,56 @@ class Ascending:
     """The status of a chain at offsets that only grow; see `runs_above`.
 
     What is written to the image meanwhile, behind the last offset asked for, does not matter.
+
+    Args:
+        top: the image.
+        base: the first node that is not looked at; None looks at the whole chain.
+        want_zero: see `BlockNode.status`.
+        alike: flags of `Status` that matter to the caller; runs that differ in others, or that only
+            lie elsewhere, are put together.
     """
 
     def __init__(
-        self, top: BlockNode, base: BlockNode | None = None, *, want_zero: bool = True
+        self,
+        top: BlockNode,
+        base: BlockNode | None = None,
+        *,
+        want_zero: bool = True,
+        alike: int,
     ) -> None:
         self._runs = runs_above(top, base, 0, top.size, want_zero=want_zero)
+        self._alike = alike
         self._end = self._flags = 0
+        self._next: ChainRun | None = None
+        self._error: BlockError | None = None
 
     def at(self, offset: int) -> tuple[int, int]:
-        """Return the flags of a byte of the image, and how many bytes from there on have them.
+        """Return those flags of a byte of the image, and how many bytes from there on have them.
 
         Raises:
             BlockError: as `BlockNode.status`.
         """
         while offset >= self._end:
-            start, length, self._flags, _, _, _ = next(self._runs)
-            self._end = start + length
+            self._advance()
         return self._flags, self._end - offset
+
+    def _advance(self) -> None:
+        if self._error is not None:
+            raise self._error
+        start, length, flags, _, _, _ = self._next or next(self._runs)
+        self._next = None
+        self._flags = flags & self._alike
+        end, enough = start + length, start + _ENOUGH
+        while end < enough:
+            try:
+                run = next(self._runs, None)
+            except BlockError as error:
+                self._error = error  # what comes before it is whole
+                break
+            if run is None:
+                break
+            if run[2] & self._alike != self._flags:
+                self._next = run
+                break
+            end += run[1]
+        self._end = end

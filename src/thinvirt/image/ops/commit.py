@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from thinvirt.image.block import permissions
 from thinvirt.image.block.abilities import BackingChangeable
+from thinvirt.image.block.buffers import ReadBuffer
 from thinvirt.image.block.errors import BlockError, with_reason
 from thinvirt.image.block.flags import Permission, Role, Status, WriteFlags
 from thinvirt.image.block.root import Root
 from thinvirt.image.block.status import status_above
-from thinvirt.image.block.walk import runs_above
+from thinvirt.image.block.walk import Ascending, runs_above
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from thinvirt.image.block.node import BlockNode
 
 _GRAIN = 4 << 10, 64 << 10  # bytes copied as a whole: a cluster of the base, within these
-_CHUNK = 1 << 20  # bytes of data moved at a time
+_CHUNK = 1 << 20  # bytes of data moved at a time: they stay in the processor's cache
 _STEP = 10 << 20  # bytes whose status is asked for at a time
 
 
@@ -99,11 +100,12 @@ def _copy(
     grain = min(max(target.node.cluster_size or largest, smallest), largest)
     runs = list(_changed(top, target.node, size, grain))
     total = sum(end - start for start, end in runs)
+    mover = _Mover(top, target, grain)
     done = 0
     for start, end in runs:
         at = start
         while at < end:
-            length = _move(top, target, at, end, grain)
+            length = mover.move(at, end)
             if pace is not None:
                 pace(length)
             at += length
@@ -126,22 +128,38 @@ def _changed(top: BlockNode, base: BlockNode, size: int, grain: int) -> Iterator
         yield start, end
 
 
-def _move(top: BlockNode, target: Root, at: int, end: int, grain: int) -> int:
-    """Copy, zero or discard the beginning of a range; return how many bytes."""
-    extent = status_above(top, None, at, min(end - at, _STEP))
-    length = extent.length
-    if extent.is_data:
-        length = min(length, _CHUNK)
-    whole = length // grain * grain
-    if whole and not extent.is_data:
-        if extent.is_zero:
-            target.write_zeroes(at, whole, WriteFlags.MAY_UNMAP)
-        else:
-            target.discard(at, whole)
-        return whole
-    length = min(max(whole, grain), end - at)
-    target.write(at, top.read(at, length))
-    return length
+class _Mover:
+    """Brings what `top` shows into an image below it, at offsets that only grow."""
+
+    def __init__(self, top: BlockNode, target: Root, grain: int) -> None:
+        self.top = top
+        self.target = target
+        self.grain = grain
+        self._buffer = ReadBuffer(_CHUNK)
+        # Writing changes where things are, but never what the layers above show.
+        alike = Status.ALLOCATED | Status.DATA | Status.ZERO
+        self._above = Ascending(top, target.node, alike=alike)
+
+    def move(self, at: int, end: int) -> int:
+        """Copy, zero or discard the beginning of a range; return how many bytes."""
+        flags, length = self._above.at(at)
+        if not flags & Status.ALLOCATED:
+            extent = status_above(self.top, None, at, min(length, end - at))
+            flags, length = extent.flags, extent.length
+        is_data = flags & Status.DATA
+        length = min(length, end - at, _CHUNK if is_data else _STEP)
+        whole = length // self.grain * self.grain
+        if whole and not is_data:
+            if flags & Status.ZERO:
+                self.target.write_zeroes(at, whole, WriteFlags.MAY_UNMAP)
+            else:
+                self.target.discard(at, whole)
+            return whole
+        length = min(max(whole, self.grain), end - at)
+        view = self._buffer.view[:length]
+        self.top.read_into(at, view)
+        self.target.write(at, view)
+        return length
 
 
 def _nobody(done: int, total: int) -> None:

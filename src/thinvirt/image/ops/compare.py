@@ -67,7 +67,8 @@ class Comparison:
         self.strict = strict
         self.watch = watch or _nobody
         self._buffers = ReadBuffer(CHUNK), ReadBuffer(CHUNK)
-        self._walks = Ascending(images[0].node), Ascending(images[1].node)
+        alike = Status.ALLOCATED | Status.ZERO
+        self._walks = tuple(Ascending(image.node, alike=alike) for image in images)
 
     def run(self, on_size: Callable[[], None] | None = None) -> Difference | None:
         """Return the first difference, None if there is none.

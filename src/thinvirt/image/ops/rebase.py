@@ -68,10 +68,10 @@ class _Keeper:
         assert own is not None
         self.image = image
         self.files = _Backing(old, "old"), _Backing(new, "new")
-        self._own = Ascending(own, overlaid(own), want_zero=False)
+        self._own = Ascending(own, overlaid(own), want_zero=False, alike=Status.ALLOCATED)
         self._between = None
         if new_is_below and old is not None and new is not None:
-            self._between = Ascending(old, new, want_zero=False)
+            self._between = Ascending(old, new, want_zero=False, alike=Status.ALLOCATED)
 
     def keep(self, at: int, length: int) -> int:
         """Keep what the beginning of a range shows; return how much of it is done."""
@@ -98,9 +98,12 @@ class _Keeper:
         old, new = self.files
         length = min(length, old.alike(at, length))
         length = min(length, new.alike(at, length))
-        zeroes = min(old.zeroes(at), new.zeroes(at))
-        if zeroes:
-            return min(length, zeroes)
+        old_is_zero, run = old.zeroes(at)
+        length = min(length, run)
+        new_is_zero, run = new.zeroes(at)
+        length = min(length, run)
+        if old_is_zero and new_is_zero:
+            return length
         for start in range(0, length, _PIECE):
             end = min(start + _PIECE, length)
             self._read_both(at, start, end)
@@ -138,25 +141,25 @@ class _Backing:
         self.which = which
         self.size = node.size if node is not None else 0
         self.buffer = ReadBuffer(CHUNK)
-        self._status = Ascending(node) if node is not None else None
+        self._status = Ascending(node, alike=Status.ZERO) if node is not None else None
         self._may_ask = True
 
     def alike(self, at: int, length: int) -> int:
         """Return how much of a range lies before or behind the end of the file."""
         return min(length, self.size - at) if at < self.size else length
 
-    def zeroes(self, at: int) -> int:
-        """Return how many bytes from an offset on are known to be zeroes."""
+    def zeroes(self, at: int) -> tuple[bool, int]:
+        """Return whether zeroes are known to be at an offset, and for how many bytes this holds."""
         if self._status is None or at >= self.size:
-            return CHUNK
-        if not self._may_ask:
-            return 0
-        try:
-            flags, length = self._status.at(at)
-        except BlockError:
-            self._may_ask = False  # reading tells what is wrong
-            return 0
-        return length if flags & Status.ZERO else 0
+            return True, CHUNK
+        if self._may_ask:
+            try:
+                flags, length = self._status.at(at)
+            except BlockError:
+                self._may_ask = False  # reading tells what is wrong
+            else:
+                return bool(flags & Status.ZERO), length
+        return False, CHUNK
 
     def read(self, at: int, start: int, end: int) -> None:
         """Read a part of what is at `at` into the same part of the buffer."""

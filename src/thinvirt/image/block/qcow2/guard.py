@@ -13,7 +13,7 @@ from thinvirt.image.formats.qcow2.refcounts import unpack_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Iterable
 
     from thinvirt.image.block.qcow2.core import Image
 
@@ -58,6 +58,8 @@ class ClusterSet:
     def touches(self, first: int, last: int) -> bool:
         """Whether one lies in these clusters."""
         counts = self._counts
+        if first == last:
+            return first in counts
         if last - first < len(counts):
             return any(cluster in counts for cluster in range(first, last + 1))
         return any(first <= cluster <= last for cluster in counts)
@@ -117,44 +119,38 @@ class Guard:
     def _find(self, offset: int, length: int, structures: int) -> int:
         """Return the first structure that is touched, 0 for none."""
         image, header = self.image, self.image.header
-        size = image.cluster_size
-        if structures & Structure.HEADER and offset < size:
+        bits = image.cluster_bits
+        first, last = offset >> bits, offset + length - 1 >> bits
+        if structures & Structure.HEADER and not first:
             return Structure.HEADER
-        first, last = offset // size, (offset + length - 1) // size
-        start, end = first * size, (last + 1) * size
-
-        def touches(at: int, entries: int, entry_size: int = 8) -> bool:
-            return at < end and start < at + entries * entry_size
-
-        tests: tuple[tuple[int, Callable[[], bool]], ...] = (
-            (Structure.ACTIVE_L1, lambda: touches(header.l1_table_offset, len(image.l1))),
+        start, end = first << bits, last + 1 << bits
+        tables = [
+            (Structure.ACTIVE_L1, header.l1_table_offset, len(image.l1) * 8),
             (
                 Structure.REFCOUNT_TABLE,
-                lambda: touches(header.refcount_table_offset, len(image.refcounts.table)),
+                header.refcount_table_offset,
+                len(image.refcounts.table) * 8,
             ),
-            (
-                Structure.SNAPSHOT_TABLE,
-                lambda: touches(header.snapshots_offset, image.snapshots_size, 1),
-            ),
-            (
-                Structure.INACTIVE_L1,
-                lambda: any(touches(at, count) for at, count in image.snapshot_l1_tables()),
-            ),
-            (Structure.ACTIVE_L2, lambda: self.l2_tables.touches(first, last)),
-            (Structure.REFCOUNT_BLOCK, lambda: self.refcount_blocks.touches(first, last)),
-            (Structure.INACTIVE_L2, lambda: self._touches_inactive_l2(first, last)),
-            (
-                Structure.BITMAP_DIRECTORY,
-                lambda: (
-                    bool(header.autoclear_features & BITMAPS)
-                    and touches(header.bitmap_directory_offset, header.bitmap_directory_size, 1)
-                ),
-            ),
-        )
-        for structure, test in tests:
-            if structures & structure and test():
+        ]
+        if image.snapshots:
+            tables.append((Structure.SNAPSHOT_TABLE, header.snapshots_offset, image.snapshots_size))
+            for at, entries in image.snapshot_l1_tables():
+                tables.append((Structure.INACTIVE_L1, at, entries * 8))
+        for structure, at, size in tables:
+            if structures & structure and at < end and start < at + size:
                 return structure
-        return 0
+        if structures & Structure.ACTIVE_L2 and self.l2_tables.touches(first, last):
+            return Structure.ACTIVE_L2
+        if structures & Structure.REFCOUNT_BLOCK and self.refcount_blocks.touches(first, last):
+            return Structure.REFCOUNT_BLOCK
+        if structures & Structure.INACTIVE_L2 and self._touches_inactive_l2(first, last):
+            return Structure.INACTIVE_L2
+        has_bitmaps = structures & Structure.BITMAP_DIRECTORY and (
+            header.autoclear_features & BITMAPS
+        )
+        at, size = header.bitmap_directory_offset, header.bitmap_directory_size
+        touches = has_bitmaps and at < end and start < at + size
+        return Structure.BITMAP_DIRECTORY if touches else 0
 
     def _touches_inactive_l2(self, first: int, last: int) -> bool:
         image = self.image

@@ -52,9 +52,12 @@ def find_run(image: Image, offset: int, length: int) -> Run:
         raise image.guard.damaged(
             f"Invalid cluster entry found  (L2 offset: {l2_offset:#x}, L2 index: {_hex(found)})"
         )
-    place = f"(L2 offset: {l2_offset:#x}, L2 index: {_hex(index)})"
-    _check(image, kind, host, place, offset)
-    if kind in Kind.PLACED:
+    is_placed = kind in Kind.PLACED
+    header = image.header
+    if header.version < 3 or header.has_data_file or (is_placed and host & image.cluster_size - 1):
+        place = f"(L2 offset: {l2_offset:#x}, L2 index: {_hex(index)})"
+        _check(image, kind, host, place, offset)
+    if is_placed:
         host += in_cluster
     return kind, min(length, found - in_cluster), host
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from thinvirt.image.block.qcow2.vector_runs import VectorBreakFinder
 
 _BLOCK = 512  # entries looked at together
+_FEW = 64  # up to so many entries are looked at one by one
 _MANY = 1 << 22  # from so many on loading numpy takes less time than it saves,
 _MANY_AT_ONCE = 8192  # and so many are looked at together
 # Entries of L2 tables that are met more than once. In a sound image there are none, in a damaged
@@ -93,8 +94,9 @@ def find_runs(image: Image, start: int, end: int) -> Iterator[tuple[int, int, in
     Raises:
         BlockError: the tables cannot be read, are damaged, or make endless work (``errno.EFBIG``).
     """
+    clusters = end - start >> image.cluster_bits
     is_plain = not image.extended and not image.header.has_data_file and image.header.version >= 3
-    scan = _Scan(image, end - start >> image.cluster_bits) if is_plain else None
+    scan = _Scan(image, clusters) if is_plain and clusters > _FEW else None
     span = image.l2_size << image.cluster_bits
     seen: set[int] = set()
     repeated = 0
