@@ -108,7 +108,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         "--boot", action=Described, metavar="…", help="what is booted, now and later; uefi"
     )
     group.add_argument(
-        "--cloud-init", nargs="?", const="", action=Described, metavar="…", help="a NoCloud seed"
+        "--cloud-init",
+        nargs="?",
+        const="",
+        action=Described,
+        metavar="…",
+        help="a NoCloud seed; none: no seed",
     )
     group.add_argument(
         *("--ssh-key",),

@@ -248,6 +248,10 @@ def _seed(args: argparse.Namespace, *, installing: bool) -> SeedSpec | None:
     keys = tuple(key for name in args.ssh_key for key in read_public_keys(name))
     if args.cloud_init is None:
         return None if installing and not keys else SeedSpec(ssh_keys=keys)
+    if args.cloud_init == "none":
+        if keys:
+            raise UsageError("--ssh-key reaches the guest by a seed, and --cloud-init is none")
+        return None
     files = parts.cloud_init(args.cloud_init)
 
     def content(name: str) -> str:

@@ -25,7 +25,7 @@ from thinvirt.vm.spec.validate import checked
 from thinvirt.vm.spec.words import LOOPBACK, Bus, Cache, Machine
 
 # As `thinvirt.service.twins.FORMS`, which a listing of options need not load.
-TWIN_FORMS = ("virt-install", "xml", "qemu", "qemu-img")
+TWIN_FORMS = ("thinvirt", "virt-install", "xml", "qemu", "qemu-img")
 
 _VNC_ADDRESS = re.compile(r"(?P<address>\[[0-9a-fA-F:.%a-z]+\]|[A-Za-z0-9.-]*):(?P<port>\d{1,5})")
 

@@ -1,7 +1,6 @@
 """Every VM in other tools' words, before it is made and after."""
 
-import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -19,6 +18,16 @@ from thinvirt.service.launching import (
     qemu_program,
 )
 from thinvirt.service.second_phase import with_kernel_in, with_own_kernel
+from thinvirt.service.twin_needs import (
+    copy_commands,
+    create_commands,
+    file_commands,
+    files_to_be_there,
+    helpers,
+    new_name,
+    own_disk_commands,
+    seed_words,
+)
 from thinvirt.store import Store, Vm
 from thinvirt.vm.qemu import (
     BridgePort,
@@ -29,8 +38,9 @@ from thinvirt.vm.qemu import (
     qemu_argv,
 )
 from thinvirt.vm.spec import DiskSpec, VmSpec
+from thinvirt.vm.twins.thinvirt_command import OwnCommand, clone_command, install_command
 
-Form = Literal["virt-install", "xml", "qemu", "qemu-img"]
+Form = Literal["thinvirt", "virt-install", "xml", "qemu", "qemu-img"]
 FORMS: tuple[Form, ...] = get_args(Form)
 
 
@@ -68,13 +78,13 @@ def twin_of(store: Store, vm: Vm, form: Form, *, one_line: bool = False) -> Twin
         text = qemu_img_twin(store, vm)
         return Twin(form, (), f"{text}\n")
     if form == "qemu-img":
-        raise Conflict(
-            f"the disks of VM '{vm.name}' are there: nothing is to be made for it",
-            hint="thinvirt install … --print-command qemu-img shows it beforehand",
-        )
+        return Twin(form, (), "".join(f"{command}\n" for command in own_disk_commands(store, vm)))
+    if form == "thinvirt":
+        own = _own_command(vm)
+        return _own_twin(own, tuple(file_commands(vm, own)), one_line=one_line)
     launch = vm_launch(store, vm)
     needs = (f"thinvirt show {vm.name} --seed {launch.seed}",) if launch.seed else ()
-    return _twin(launch, form, needs, one_line=one_line)
+    return _twin(launch, form, (*needs, *helpers(launch, form)), one_line=one_line)
 
 
 def twins_of_plan(
@@ -85,13 +95,25 @@ def twins_of_plan(
     Their disks are thought to be in the current folder, where `qemu-img` makes them; UUID and
     hardware addresses are left to the tool.
     """
+    if form == "thinvirt":
+        own = clone_command(
+            planned.template.ref,
+            _common_name(planned.names),
+            planned.spec,
+            count=None if len(planned.names) == 1 else len(planned.names),
+            size=planned.virtual_size,
+            extended_l2=planned.extended_l2,
+        )
+        return [_own_twin(own, tuple(files_to_be_there(own)), one_line=one_line)]
     disks = list(qemu_img_commands(store, planned))
     if form == "qemu-img":
         return [Twin(form, (), f"{command}\n") for command in disks]
-    return [
-        _twin(plan_launch(store, planned, name), form, (command,), one_line=one_line)
-        for name, command in zip(planned.names, disks, strict=True)
-    ]
+    found = []
+    for name, command in zip(planned.names, disks, strict=True):
+        launch = plan_launch(store, planned, name)
+        needs = (command, *helpers(launch, form), *seed_words(launch))
+        found.append(_twin(launch, form, needs, one_line=one_line))
+    return found
 
 
 def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False) -> Twin:
@@ -100,7 +122,10 @@ def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False)
     New disks of the store are thought to be in the current folder.
     """
     here = Path.cwd()
-    commands = tuple(_create_commands(planned, here))
+    if form == "thinvirt":
+        own = install_command(planned.name, planned.spec)
+        return _own_twin(own, tuple(files_to_be_there(own)), one_line=one_line)
+    commands = tuple(create_commands(planned, here))
     if form == "qemu-img":
         return Twin(form, (), "".join(f"{command}\n" for command in commands))
     disks: list[tuple[DiskLayer, ...]] = []
@@ -112,7 +137,7 @@ def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False)
                 chain(made.backing, DiskSpec(format=disk.backing_format)) if made.backing else ()
             )
             top = DiskLayer(
-                str(made.path or here / _new_name(planned.name, number)),
+                str(made.path or here / new_name(planned.name, number)),
                 "raw" if made.format == "raw" else "qcow2",
             )
             disks.append((top, *below))
@@ -133,11 +158,33 @@ def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False)
         lan_ports=_new_ports(planned.name, planned.spec),
         console_log="",
     )
-    return _twin(launch, form, (*commands, *_copy_commands(planned)), one_line=one_line)
+    needs = (*commands, *copy_commands(planned), *helpers(launch, form), *seed_words(launch))
+    return _twin(launch, form, needs, one_line=one_line)
 
 
-def _new_name(name: str, number: int) -> str:
-    return f"{name}.qcow2" if number == 0 else f"{name}.disk{number}.qcow2"
+def _own_command(vm: Vm) -> OwnCommand:
+    if vm.template is None:
+        return install_command(vm.name, vm.spec)
+    batch = vm.batch
+    return clone_command(
+        vm.template.ref,
+        vm.name,
+        vm.spec,
+        size=batch.virtual_size,
+        extended_l2=batch.extended_l2,
+    )
+
+
+def _own_twin(own: OwnCommand, needs: tuple[str, ...], *, one_line: bool) -> Twin:
+    from thinvirt.vm.twins import shell
+
+    text = shell.one_line(own.words) if one_line else shell.one_option_a_line(own.words)
+    return Twin("thinvirt", own.words, f"{text}\n", needs)
+
+
+def _common_name(names: Sequence[str]) -> str:
+    """Return the beginning of the names of a batch, as it was given."""
+    return names[0] if len(names) == 1 else names[0].rpartition("-")[0]
 
 
 def _new_ports(name: str, spec: VmSpec) -> tuple[LanPort, ...]:
@@ -146,30 +193,6 @@ def _new_ports(name: str, spec: VmSpec) -> tuple[LanPort, ...]:
         for n, card in enumerate(spec.cards)
         if card.kind == "lan"
     )
-
-
-def _create_commands(planned: InstallPlan, here: Path) -> Iterator[str]:
-    """Yield the qemu-img commands that make the new disks."""
-    for disk in planned.new_disks:
-        words = ["qemu-img", "create", "-q", "-f", disk.format]
-        if disk.backing is not None:
-            words += ["-b", str(disk.backing), "-F", str(disk.backing_format)]
-        if not disk.sparse:
-            words += ["-o", "preallocation=falloc"]
-        words.append(str(disk.path or here / _new_name(planned.name, disk.number)))
-        if disk.size is not None:
-            words.append(str(disk.size))
-        yield shlex.join(words)
-
-
-def _copy_commands(planned: InstallPlan) -> Iterator[str]:
-    """Yield the commands that copy the installer's kernel out of its disc."""
-    install, files = planned.spec.install, planned.installer
-    if install is None or files is None:
-        return
-    for name, copy in ((files.kernel, install.kernel), (files.initrd, install.initrd)):
-        words = ["isoinfo", "-R", "-i", str(files.place), "-x", f"/{name}"]
-        yield f"{shlex.join(words)} > {shlex.quote(copy)}"
 
 
 def vm_launch(store: Store, vm: Vm) -> Launch:

@@ -106,6 +106,8 @@ def graphics(text: str) -> GraphicsSpec:
         )
     if found.get("listen") == "localhost":
         del found["listen"]
+    if found.get("listen") == "any":
+        found["listen"] = ""
     return GraphicsSpec(**found)
 
 

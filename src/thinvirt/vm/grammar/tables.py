@@ -115,7 +115,7 @@ GRAPHICS = OptionTable(
     "type",
     (
         Key("type", "kind", word(GraphicsKind), "vnc, spice or none"),
-        Key("listen", "listen", text, "address it listens on (127.0.0.1)"),
+        Key("listen", "listen", text, "address it listens on (127.0.0.1); any for all"),
         Key("port", "port", whole(-1, 65535), f"TCP port, from {VNC_BASE_PORT}; -1 for a free one"),
         Key("password", "password", text, "what a viewer has to give", ("passwd",)),
     ),

@@ -181,6 +181,12 @@ def _disk(disk: DiskSpec, place: str) -> Iterator[Problem]:
             "io native works only without the host's page cache",
             "cache none or directsync, or io threads",
         )
+    if disk.detect_zeroes == "unmap" and disk.discard == "ignore":
+        yield Problem(
+            f"{place}.detect_zeroes",
+            "written zeroes cannot become holes where discards are ignored",
+            "discard unmap, or detect_zeroes on",
+        )
     if disk.iothread and disk.bus in ("ide", "sata", "usb"):
         yield Problem(
             f"{place}.iothread",
