@@ -209,7 +209,11 @@ def _tell_start(result: "PowerResult") -> None:
 
 
 def _running_facts(facts: dict[str, Any]) -> dict[str, Any]:
-    return {key: facts[key] for key in ("accel", "ssh_port", "vnc", "pid", "error") if key in facts}
+    return {
+        key: facts[key]
+        for key in ("accel", "ssh_port", "vnc", "spice", "pid", "error")
+        if key in facts
+    }
 
 
 def _facts(store: "Store", vm: "Vm") -> dict[str, Any]:

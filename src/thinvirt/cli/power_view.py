@@ -41,6 +41,8 @@ def line(result: "PowerResult") -> str:
             text += f", SSH on port {result.state.ssh_port}"
         if result.state.vnc:
             text += f", screen at {result.state.vnc}"
+        elif result.state.spice:
+            text += f", screen at {result.state.screen}"
     return text
 
 

@@ -52,6 +52,11 @@ class VmFolder:
         return self.run / "seed.iso"
 
     @property
+    def password(self) -> Path:
+        """The password of the screen, while QEMU starts."""
+        return self.run / "password"
+
+    @property
     def console_log(self) -> Path:
         """Everything the guest ever wrote to its serial console since it was last started."""
         return self.log / "console.log"
@@ -75,6 +80,11 @@ class VmFolder:
     def watch_log(self) -> Path:
         """What the process that waits for the installer's restart had to say."""
         return self.log / "watch.log"
+
+    @property
+    def tpm_log(self) -> Path:
+        """What the TPM's process said."""
+        return self.log / "swtpm.log"
 
     @property
     def known_hosts(self) -> Path:

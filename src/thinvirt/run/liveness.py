@@ -35,7 +35,7 @@ class RunState:
         accel: "kvm" or "tcg", and `accel_reason` why.
         ssh_port: the port on 127.0.0.1 that leads to the guest's port 22; None without a user
             network.
-        vnc: "ADDRESS:PORT" of the screen, or "".
+        vnc, spice: "ADDRESS:PORT" of the screen, or "".
         qemu_version: as QMP told it.
         argv: the command line.
     """
@@ -47,12 +47,20 @@ class RunState:
     accel_reason: str = ""
     ssh_port: int | None = None
     vnc: str = ""
+    spice: str = ""
     qemu_version: str = ""
     argv: tuple[str, ...] = field(default=(), repr=False)
 
     def to_json(self) -> str:
         """Return the facts as JSON."""
         return json.dumps(asdict(self), indent=1)
+
+    @property
+    def screen(self) -> str:
+        """Where the screen is shown, for a viewer: ``vnc://…``, ``spice://…``, or ""."""
+        if self.vnc:
+            return f"vnc://{self.vnc}"
+        return f"spice://{self.spice}" if self.spice else ""
 
     @classmethod
     def from_json(cls, text: str) -> Self:

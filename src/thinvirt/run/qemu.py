@@ -15,17 +15,22 @@ from thinvirt.errors import QemuFailed, ThinvirtError
 from thinvirt.run import event_record as event_records
 from thinvirt.run import lan, liveness, sockets
 from thinvirt.run.accel import Acceleration
+from thinvirt.run.bridge import tap_on
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.process import Process, holder_of, send_signal, spawn, uninterrupted, wait_end
-from thinvirt.run.qemu_trouble import explain
+from thinvirt.run.qemu_trouble import ScreenPortTaken, explain
 from thinvirt.run.qmp import QmpClient, QmpError
-from thinvirt.vm.qemu import PROGRAM, DiskLayer, FirmwareFiles, Launch, qemu_argv
+from thinvirt.run.screen import free_port, spice_address, vnc_address, write_password
+from thinvirt.run.tpm import Tpm
+from thinvirt.vm.qemu import PROGRAM, BridgePort, DiskLayer, FirmwareFiles, Launch, qemu_argv
 from thinvirt.vm.spec import VmSpec
+from thinvirt.vm.spec.words import VNC_BASE_PORT
 
 START_TIMEOUT_S = 60.0  # for QEMU itself to answer; a loaded host takes seconds, not this
 _DEATH_TIMEOUT_S = 10.0
 _ASK_TIMEOUT_S = 2.0
+_SCREEN_TRIES = 5  # others may take the port between our look and QEMU's start
 _RETRY_S = 0.3  # what was to be written is written within, or has failed again
 
 
@@ -39,6 +44,8 @@ class LaunchRequest:
         accel: what executes the guest's instructions.
         seed: the files of the NoCloud seed by name; empty for none.
         lans: the folders of the LANs in `spec.networks`, in order.
+        bridges: the bridges of those networks that are on one, in order.
+        tpm_state: the file of what its TPM remembers, None without one.
         program: the QEMU to run.
         die_with_parent: see `thinvirt.run.process.spawn`.
         paused: do not let the guest run yet.
@@ -56,6 +63,8 @@ class LaunchRequest:
     accel: Acceleration
     seed: Mapping[str, str]
     lans: tuple[Path, ...] = ()
+    bridges: tuple[str, ...] = ()
+    tpm_state: Path | None = None
     program: str = PROGRAM
     die_with_parent: bool = False
     paused: bool = False
@@ -82,10 +91,22 @@ def launch(request: LaunchRequest) -> Running:
 
     Raises:
         Busy: the VM runs already, or its disk is in use by another process.
-        Conflict: a port that was asked for is taken.
-        ProgramMissing: there is no QEMU.
+        Conflict: a port that was asked for is taken, or a bridge may not be used.
+        NotFound: there is no such bridge.
+        ProgramMissing: there is no QEMU, or no swtpm for the VM's TPM.
         QemuFailed: QEMU refused to start; its own words are quoted.
     """
+    tries = 1 if request.spec.graphics.port is not None else _SCREEN_TRIES
+    while True:
+        try:
+            return _launch(request)
+        except ScreenPortTaken:
+            tries -= 1
+            if not tries:
+                raise
+
+
+def _launch(request: LaunchRequest) -> Running:
     folder = request.folder
     end_orphan(folder)
     clean_dead(folder)
@@ -95,15 +116,23 @@ def launch(request: LaunchRequest) -> Running:
         alive_fd = liveness.hold(folder.run)
         held.callback(os.close, alive_fd)
         undo.callback(shutil.rmtree, folder.run, ignore_errors=True)
+        tpm = None if request.tpm_state is None else held.enter_context(Tpm(request.tpm_state))
         started_at = time.time()
         with uninterrupted():  # between being there and being ended by `undo`
-            process = _spawn(request, alive_fd, held)
+            process = _spawn(request, alive_fd, held, tpm)
             undo.callback(process.kill)
+        if tpm is not None:
+            tpm.start(
+                folder.tpm_log,
+                timeout_s=START_TIMEOUT_S,
+                die_with_parent=request.die_with_parent,
+            )
         held.close()  # from here on QEMU alone holds the sockets and the lock
         try:
             state = _introduce(request, process, started_at)
         except QemuFailed as error:
             raise _start_failure(request, process, error) from error
+        folder.password.unlink(missing_ok=True)  # QEMU has read it
         liveness.write_state(folder.run, state)
         for network in request.lans:
             lan.ensure_switch(network)  # it may have gone to sleep just before QEMU came
@@ -111,13 +140,10 @@ def launch(request: LaunchRequest) -> Running:
     return Running(state, process)
 
 
-def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
-    """Write the seed, bind the sockets and start QEMU with them."""
-    from thinvirt.run.seed_disc import write_seed_disc
-
+def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack, tpm: Tpm | None) -> Process:
+    """Write what QEMU reads, bind the sockets, find its places in networks, and start it."""
     folder = request.folder
-    if request.seed:
-        write_seed_disc(folder.seed, request.seed)
+    _write_files(request)
     listeners = {
         name: held.enter_context(sockets.listen(path)).fileno()
         for name, path in (
@@ -131,6 +157,7 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
         held.enter_context(lan.attached(path, f"{folder.run.name}-{number}"))
         for number, path in enumerate(request.lans)
     ]
+    taps = [held.enter_context(tap_on(bridge)) for bridge in request.bridges]
     event_record = ""
     if request.spec.install is not None:
         event_records.prepare(folder.event_record)
@@ -148,6 +175,12 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
             seed=str(folder.seed) if request.seed else "",
             macs=request.macs,
             lan_ports=tuple(port.sockets for port in ports),
+            bridge_ports=tuple(
+                BridgePort(bridge, tap) for bridge, tap in zip(request.bridges, taps, strict=True)
+            ),
+            tpm_fd=None if tpm is None else tpm.qemu_fd,
+            secret=str(folder.password) if request.spec.graphics.password else "",
+            spice_port=_spice_port(request.spec),
             console_log=str(folder.console_log),
             firmware_log=str(folder.firmware_log),
             event_record=event_record,
@@ -160,12 +193,32 @@ def _spawn(request: LaunchRequest, alive_fd: int, held: ExitStack) -> Process:
     )
     if request.paused:
         argv.append("-S")
+    tpm_fds = [] if tpm is None else [tpm.qemu_fd]
+    folders = [port.folder_fd for port in ports]
     return spawn(
         argv,
         log=folder.qemu_log,
-        pass_fds=[alive_fd, *listeners.values(), *(port.folder_fd for port in ports)],
+        pass_fds=[alive_fd, *listeners.values(), *folders, *taps, *tpm_fds],
         die_with_parent=request.die_with_parent,
     )
+
+
+def _write_files(request: LaunchRequest) -> None:
+    """Write what QEMU reads at its start: the seed, and the password of the screen."""
+    from thinvirt.run.seed_disc import write_seed_disc
+
+    folder, password = request.folder, request.spec.graphics.password
+    if request.seed:
+        write_seed_disc(folder.seed, request.seed)
+    if password:
+        write_password(folder.password, password)
+
+
+def _spice_port(spec: VmSpec) -> int:
+    graphics = spec.graphics
+    if graphics.kind != "spice" or graphics.port is not None:
+        return VNC_BASE_PORT
+    return free_port(graphics.listen)
 
 
 def _introduce(request: LaunchRequest, process: Process, started_at: float) -> RunState:
@@ -180,7 +233,8 @@ def _introduce(request: LaunchRequest, process: Process, started_at: float) -> R
             accel=request.accel.name,
             accel_reason=request.accel.reason,
             ssh_port=ssh_port(qmp) if has_user_network else None,
-            vnc=_vnc_address(qmp) if spec.graphics.kind == "vnc" else "",
+            vnc=vnc_address(qmp) if spec.graphics.kind == "vnc" else "",
+            spice=spice_address(qmp) if spec.graphics.kind == "spice" else "",
             qemu_version=qmp.version,
             argv=tuple(command_line(process.pid)),
         )
@@ -199,14 +253,6 @@ def ssh_port(qmp: QmpClient) -> int | None:
     return None
 
 
-def _vnc_address(qmp: QmpClient) -> str:
-    facts = qmp.execute("query-vnc")
-    if not facts.get("enabled"):
-        return ""
-    host = f"[{facts['host']}]" if ":" in facts["host"] else facts["host"]
-    return f"{host}:{facts['service']}"
-
-
 def command_line(pid: int) -> list[str]:
     """Return a process's command line."""
     raw = Path(f"/proc/{pid}/cmdline").read_bytes()
@@ -216,11 +262,17 @@ def command_line(pid: int) -> list[str]:
 def _start_failure(request: LaunchRequest, process: Process, error: QemuFailed) -> ThinvirtError:
     """Return why QEMU did not start, in its own words where it said any."""
     status = process.wait(_DEATH_TIMEOUT_S if not isinstance(error, QmpError) else 0)
-    try:
-        said = request.folder.qemu_log.read_text(errors="replace")
-    except OSError:
-        said = ""
+    said = _read(request.folder.qemu_log)
+    if "tpm-emulator" in said and request.tpm_state is not None:
+        said = f"{_read(request.folder.tpm_log)}{said}"  # QEMU knows only that it went away
     return explain(said, status, request.spec, error)
+
+
+def _read(log: Path) -> str:
+    try:
+        return log.read_text(errors="replace")
+    except OSError:
+        return ""
 
 
 def orphan_state(folder: VmFolder) -> RunState | None:

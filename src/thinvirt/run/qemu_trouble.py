@@ -2,9 +2,17 @@
 
 import re
 
-from thinvirt.errors import Busy, Conflict, QemuFailed, TemporaryFailure, ThinvirtError
+from thinvirt.errors import (
+    Busy,
+    Conflict,
+    ProgramMissing,
+    QemuFailed,
+    TemporaryFailure,
+    ThinvirtError,
+    UsageError,
+)
 from thinvirt.run.ports import holder_of_port
-from thinvirt.vm.spec import VmSpec
+from thinvirt.vm.spec import GraphicsSpec, VmSpec
 from thinvirt.vm.spec.words import VNC_BASE_PORT
 
 _STAMP = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ", re.MULTILINE)
@@ -12,6 +20,10 @@ _PROGRAM = re.compile(r"^(?:\S*/)?qemu-system-\S+: ", re.MULTILINE)
 _FORWARD = re.compile(r"Could not set up host forwarding rule '(?P<rule>[^']*)'")
 _CHATTER = re.compile(r"VNC server running on .*|.*module ui-ui-\w+ not found.*")
 _LINES_QUOTED = 6
+
+
+class ScreenPortTaken(Conflict):
+    """The port of the screen is taken."""
 
 
 def explain(
@@ -44,12 +56,9 @@ def _known_trouble(said: str, words: str, spec: VmSpec) -> ThinvirtError | None:
     forward = _FORWARD.search(said)
     if forward is not None:
         return _port_taken(forward["rule"])
-    if "Failed to find an available port" in said or ("-vnc" in words and "in use" in words):
-        port = spec.graphics.port or VNC_BASE_PORT
-        return Conflict(
-            f"port {port} for VNC is taken{holder_of_port(port)}",
-            hint="free it, or make the VM with --vnc auto",
-        )
+    screen = _screen_trouble(said, words, spec)
+    if screen is not None:
+        return screen
     if "failed to initialize kvm" in words:
         return QemuFailed(
             f"QEMU did not start: {words}",
@@ -65,6 +74,45 @@ def _known_trouble(said: str, words: str, spec: VmSpec) -> ThinvirtError | None:
             "this host has not enough free memory for the VM", hint=f"QEMU says: {words}"
         )
     return None
+
+
+def _screen_trouble(said: str, words: str, spec: VmSpec) -> ThinvirtError | None:
+    graphics = spec.graphics
+    if "Failed to find an available port" in said or ("-vnc" in words and "in use" in words):
+        return _screen_port_taken(graphics)
+    if "failed to initialize spice server" in words or "Cannot assign requested" in words:
+        return screen_refused(graphics, words)
+    if "spice" in words and ("is not a valid option" in words or "invalid option" in words):
+        return ProgramMissing(
+            "this QEMU has no SPICE", hint="apt-get install qemu-system-modules-spice; or VNC"
+        )
+    return None
+
+
+def screen_refused(graphics: GraphicsSpec, words: str) -> ThinvirtError:
+    """Return why an address and port could not be had, which SPICE's library does not say."""
+    from thinvirt.run.screen import free_port
+
+    try:
+        free_port(graphics.listen)
+    except UsageError as error:
+        return error
+    except Conflict:
+        pass
+    if "SPICE sockets" in words or "in use" in words:
+        return _screen_port_taken(graphics)
+    return QemuFailed(f"QEMU did not start: {words}")
+
+
+def _screen_port_taken(graphics: GraphicsSpec) -> ScreenPortTaken:
+    name = graphics.kind.upper()
+    port = graphics.port
+    if port is None:
+        return ScreenPortTaken(f"no port for {name} is free from {VNC_BASE_PORT} on")
+    return ScreenPortTaken(
+        f"port {port} for {name} is taken{holder_of_port(port)}",
+        hint="free it, or make the VM without a port of its own choice",
+    )
 
 
 def quote(said: str) -> str:

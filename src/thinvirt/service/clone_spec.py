@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from thinvirt.errors import Conflict, NotFound, UsageError
+from thinvirt.service.new_disks import found_boot
 from thinvirt.store import Template
 from thinvirt.vm.screen import screen_remarks
-from thinvirt.vm.spec import BootSpec, DiskSpec, VmSpec
+from thinvirt.vm.spec import DiskSpec, VmSpec
 from thinvirt.vm.spec.words import Bus, NetworkModel
 
 if TYPE_CHECKING:
@@ -58,25 +58,6 @@ def planned_spec(
         remarks += _cautions(info, spec, template)
     remarks += screen_remarks(spec.graphics)
     return Planned(spec, tuple(remarks))
-
-
-def found_boot(boot: BootSpec) -> BootSpec:
-    """Return what is booted with whole paths: QEMU runs in another folder.
-
-    Raises:
-        NotFound: the kernel or its initial RAM disk is not there.
-    """
-    return replace(
-        boot,
-        kernel=_whole("kernel", boot.kernel),
-        initrd=_whole("initial RAM disk", boot.initrd),
-    )
-
-
-def _whole(what: str, name: str) -> str:
-    if name and not Path(name).is_file():
-        raise NotFound(f"{what} '{name}' is not there, or is no file")
-    return str(Path(name).absolute()) if name else ""
 
 
 def refuse_shared(disks: tuple[DiskSpec, ...], count: int) -> None:

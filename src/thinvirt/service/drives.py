@@ -4,7 +4,8 @@ import stat
 from pathlib import Path
 from typing import Literal
 
-from thinvirt.errors import NotFound, UsageError
+from thinvirt.errors import Conflict, NotFound, UsageError
+from thinvirt.run.io_uring import io_uring_trouble
 from thinvirt.store import Store, Vm
 from thinvirt.vm.qemu import DiskLayer
 from thinvirt.vm.spec import DiskSpec, VmSpec
@@ -73,6 +74,21 @@ def chain(path: Path, disk: DiskSpec) -> tuple[DiskLayer, ...]:
             )
         )
     return tuple(found)
+
+
+def require_io(spec: VmSpec) -> None:
+    """Return if this host gives QEMU what the disks' I/O modes need.
+
+    Raises:
+        Conflict: it has no io_uring, or keeps it from this user.
+    """
+    if any(disk.io == "io_uring" for disk in spec.disks):
+        reason = io_uring_trouble()
+        if reason:
+            raise Conflict(
+                f"io=io_uring is not possible on this host: {reason}",
+                hint="io=threads, or io=native with cache=none",
+            )
 
 
 def host_driver(path: Path) -> Driver:

@@ -279,6 +279,7 @@ class _Foreground:
             "pid": self.state.pid,
             "ssh_port": self.state.ssh_port,
             "vnc": self.state.vnc,
+            "spice": self.state.spice,
             "accel": self.state.accel,
             "stage": result.stage,
             "hostname": result.hostname,

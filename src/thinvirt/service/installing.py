@@ -11,13 +11,12 @@ from pathlib import Path
 
 from thinvirt.errors import UsageError
 from thinvirt.image.block.hostfile import sync_directory
-from thinvirt.service.clone_spec import found_boot
 from thinvirt.service.direct_io import require_direct
 from thinvirt.service.drives import chain, host_driver
 from thinvirt.service.firmware import firmware_build, make_variables
 from thinvirt.service.install_checks import CHECKS, check
 from thinvirt.service.locations import BootFiles
-from thinvirt.service.new_disks import NewDisk, found_disk, make_disk, new_disks
+from thinvirt.service.new_disks import NewDisk, found_boot, found_disk, make_disk, new_disks
 from thinvirt.store import Store, Vm
 from thinvirt.store.batches import create_own, refuse_taken
 from thinvirt.store.layout import OwnFiles

@@ -63,6 +63,8 @@ def list_vms(store: Store, chosen: Selection) -> Iterator[dict[str, Any]]:
             "state": state_word(vm, alive),
             "template": vm.origin,
             "ssh_port": state.ssh_port if state else None,
+            "vnc": state.vnc if state else "",
+            "spice": state.spice if state else "",
             "virtual_size": vm.batch.virtual_size,
             "disk_bytes": _occupied(
                 f"{folder}/{store.layout.overlay_name(vm.name)}"
@@ -123,6 +125,7 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
             "accel": state.accel,
             "ssh_port": state.ssh_port,
             "vnc": state.vnc,
+            "spice": state.spice,
             "qemu_version": state.qemu_version,
         }
     return facts

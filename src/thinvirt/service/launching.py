@@ -7,11 +7,12 @@ from pathlib import Path
 from thinvirt.errors import Conflict, ProgramMissing
 from thinvirt.run import accel, liveness, qemu
 from thinvirt.run.accel import Acceleration
+from thinvirt.run.bridge import bridge_of_network
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qemu import LaunchRequest, Running
 from thinvirt.service.direct_io import require_direct
-from thinvirt.service.drives import disk_layers, host_driver
+from thinvirt.service.drives import disk_layers, host_driver, require_io
 from thinvirt.service.firmware import firmware_files
 from thinvirt.service.second_phase import settle, watch, with_own_kernel
 from thinvirt.service.templates import check_base
@@ -21,8 +22,9 @@ from thinvirt.store.trouble import explained
 from thinvirt.units import MIB, format_size
 from thinvirt.vm.identity import mac_address
 from thinvirt.vm.qemu import PROGRAM, DiskLayer
+from thinvirt.vm.screen import screen_remarks
 from thinvirt.vm.seed import SeedInterface, seed_files
-from thinvirt.vm.spec import VmSpec
+from thinvirt.vm.spec import NetworkSpec, VmSpec
 from thinvirt.vm.spec.validate import checked
 from thinvirt.vm.spec.words import DEFAULT_MEMORY_MIB
 
@@ -148,9 +150,12 @@ def launch_request(
 
     Raises:
         InvalidSpec: its specification cannot be met.
+        NotFound: a file, or a libvirt network, is not there.
+        Conflict: this host has not what it asks for.
     """
     spec = with_own_kernel(store, vm, checked(vm.spec))
-    variables = store.layout.own_files(vm.batch.id, vm.name).variables
+    own = store.layout.own_files(vm.batch.id, vm.name)
+    require_io(spec)
     disks = disk_layers(store, vm, spec)
     require_direct(spec.disks, disks)
     return LaunchRequest(
@@ -160,16 +165,22 @@ def launch_request(
         memory_mib=memory_mib(spec, vm.template),
         disks=disks,
         media=install_media(spec),
-        firmware=firmware_files(spec, variables),
+        firmware=firmware_files(spec, own.variables),
         macs=mac_addresses(store, vm, spec),
         folder=folder_of(store, vm),
         accel=accel,
         seed=seed_of(store, vm, say),
         lans=tuple(store.layout.network(n.name) for n in spec.cards if n.kind == "lan"),
+        bridges=tuple(_bridge(card) for card in spec.cards if card.kind in ("bridge", "network")),
+        tpm_state=own.tpm_state if spec.tpm is not None else None,
         program=qemu_program(),
         die_with_parent=die_with_parent,
         paused=paused,
     )
+
+
+def _bridge(card: NetworkSpec) -> str:
+    return card.name if card.kind == "bridge" else bridge_of_network(card.name)
 
 
 def launch_vm(
@@ -220,7 +231,9 @@ def launch_locked(
             check_base(store, vm.template)
         request = launch_request(store, vm, accel=accel, die_with_parent=die_with_parent, say=say)
         if say is not None:
-            for remark in memory_remarks(request.memory_mib, vm.template):
+            remarks = memory_remarks(request.memory_mib, vm.template)
+            screen = request.spec.graphics  # with a password it was told when the VM was made
+            for remark in (*remarks, *(() if screen.password else screen_remarks(screen))):
                 say(f"{vm.name}: {remark}")
         running = qemu.launch(request)
         if request.spec.install is not None:

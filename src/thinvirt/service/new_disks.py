@@ -1,4 +1,4 @@
-"""Drives of VMs that are about to be made: files that are there, and disks to be made."""
+"""What VMs that are about to be made name on the host: files that are there, disks to be made."""
 
 import os
 from collections.abc import Collection, Iterator, Sequence
@@ -9,7 +9,7 @@ from thinvirt.errors import Conflict, NotFound, UsageError
 from thinvirt.service.drives import chain
 from thinvirt.store import Store
 from thinvirt.store.own_files import paths_in_use
-from thinvirt.vm.spec import DiskSpec
+from thinvirt.vm.spec import BootSpec, DiskSpec
 
 IN_USE = "path_in_use"  # as virt-install's ``--check`` calls it
 
@@ -67,6 +67,25 @@ def found_disk(disk: DiskSpec) -> DiskSpec:
         word = "read" if disk.read_only else "written"
         raise UsageError(f"disk '{path}' cannot be {word} by this user")
     return replace(disk, format=chain(path, disk)[0].format)
+
+
+def found_boot(boot: BootSpec) -> BootSpec:
+    """Return what is booted with whole paths: QEMU runs in another folder.
+
+    Raises:
+        NotFound: the kernel or its initial RAM disk is not there.
+    """
+    return replace(
+        boot,
+        kernel=_whole("kernel", boot.kernel),
+        initrd=_whole("initial RAM disk", boot.initrd),
+    )
+
+
+def _whole(what: str, name: str) -> str:
+    if name and not Path(name).is_file():
+        raise NotFound(f"{what} '{name}' is not there, or is no file")
+    return str(Path(name).absolute()) if name else ""
 
 
 def refuse_used(store: Store, disks: Sequence[DiskSpec], *, besides: Collection[str] = ()) -> None:

@@ -66,6 +66,7 @@ class PowerResult:
                 "accel": self.state.accel,
                 "ssh_port": self.state.ssh_port,
                 "vnc": self.state.vnc,
+                "spice": self.state.spice,
                 "pid": self.state.pid,
             }
         if self.error is not None:

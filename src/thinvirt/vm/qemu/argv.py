@@ -9,7 +9,7 @@ from dataclasses import replace
 from thinvirt.vm.qemu.disks import drive_options
 from thinvirt.vm.qemu.launch import PROGRAM, Endpoint, Launch
 from thinvirt.vm.qemu.text import Option, as_json, escape
-from thinvirt.vm.spec import GraphicsSpec, NetworkSpec, VmSpec
+from thinvirt.vm.spec import BootSpec, GraphicsSpec, InstallSpec, NetworkSpec, VmSpec
 from thinvirt.vm.spec.defaults import with_defaults
 from thinvirt.vm.spec.words import LOOPBACK, VNC_BASE_PORT, BootDevice, NetworkModel, Video
 
@@ -66,6 +66,8 @@ def boot_order(spec: VmSpec, *, media: bool = False) -> dict[str, int]:
 
 def _options(launch: Launch) -> Iterator[Option]:
     places = boot_order(launch.spec, media=launch.media is not None)
+    if _kernel_of(launch.spec).kernel:  # QEMU gives its loader the first place
+        places = {name: place + 1 for name, place in places.items()}
     yield from _base(launch)
     yield from _kernel(launch.spec)
     yield from drive_options(launch, places)
@@ -135,8 +137,13 @@ def _cpus(spec: VmSpec) -> str:
     )
 
 
+def _kernel_of(spec: VmSpec) -> BootSpec | InstallSpec:
+    """Return what names the kernel that is started directly, if there is one."""
+    return spec.install if spec.install is not None and spec.install.kernel else spec.boot
+
+
 def _kernel(spec: VmSpec) -> Iterator[Option]:
-    what = spec.install if spec.install is not None and spec.install.kernel else spec.boot
+    what = _kernel_of(spec)
     for option, value in (
         ("-kernel", what.kernel),
         ("-initrd", what.initrd),
@@ -217,9 +224,10 @@ def _listening(endpoint: Endpoint) -> str:
 
 
 def _tpm(launch: Launch) -> Iterator[Option]:
-    if launch.spec.tpm is None or not launch.tpm:
+    if launch.spec.tpm is None or (not launch.tpm and launch.tpm_fd is None):
         return
-    yield "-chardev", f"socket,id=tpm-socket,path={escape(launch.tpm)}"
+    where = f"path={escape(launch.tpm)}" if launch.tpm else f"fd={launch.tpm_fd}"
+    yield "-chardev", f"socket,id=tpm-socket,{where}"
     yield "-tpmdev", "emulator,id=tpm0,chardev=tpm-socket"
     yield "-device", f"{launch.spec.tpm},tpmdev=tpm0"
 

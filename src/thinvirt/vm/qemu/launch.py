@@ -74,7 +74,8 @@ class Launch:
         lan_ports: the sockets of those cards that are on a LAN, in order.
         bridge_ports: the places of those that are on a bridge or libvirt network, in order.
         firmware: the flash images of UEFI, None for BIOS.
-        tpm: the socket of the VM's TPM, "" for none.
+        tpm: the path of the socket of the VM's TPM, "" for none.
+        tpm_fd: instead of that, a connected socket that QEMU inherits.
         secret: a file with the password of VNC or SPICE, "" for none.
         spice_port: the port for SPICE where none was asked for.
         qmp: the control socket of commands.
@@ -100,6 +101,7 @@ class Launch:
     bridge_ports: tuple[BridgePort, ...] = ()
     firmware: FirmwareFiles | None = None
     tpm: str = ""
+    tpm_fd: int | None = None
     secret: str = ""
     spice_port: int = 5900
     qmp: Endpoint
