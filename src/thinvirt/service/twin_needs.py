@@ -47,6 +47,9 @@ def files_to_be_there(own: OwnCommand) -> Iterator[str]:
 
 def helpers(launch: Launch, form: str) -> Iterator[str]:
     """Yield what else has to be there: libvirt does these by itself, or the form says them."""
+    log = Path(launch.console_log).parent
+    if launch.console_log and not log.is_dir():
+        yield shlex.join(["mkdir", "-p", str(log)])
     if launch.firmware is not None and not Path(launch.firmware.variables).exists():
         template = firmware_build(launch.spec).variables
         yield shlex.join(["cp", template, launch.firmware.variables])
