@@ -138,7 +138,10 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     _prepare_streams()
     try:
-        status = dispatch(words)
+        try:
+            status = dispatch(words)
+        except SystemExit as ended:  # argparse has printed its help, or a version
+            status = ended.code if isinstance(ended.code, int) else 0
         sys.stdout.flush()
     except ThinvirtError as error:
         return _fail(error, words)
