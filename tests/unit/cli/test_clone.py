@@ -144,9 +144,7 @@ def test_one_file_is_not_given_to_many(
 @pytest.mark.parametrize("option", ["disk", "network", "graphics", "boot", "tpm", "vcpus"])
 def test_a_question_mark_lists_the_keys(capsys: pytest.CaptureFixture[str], option: str) -> None:
     """Before anything else is asked for."""
-    with pytest.raises(SystemExit) as end:
-        main(["clone", f"--{option}", "?"])
-    assert end.value.code in (0, None)
+    assert main(["clone", f"--{option}", "?"]) == 0
     assert capsys.readouterr().out.startswith(f"--{option} options:")
 
 
