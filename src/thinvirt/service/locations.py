@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from thinvirt.errors import NotFound, ThinvirtError, UsageError
+from thinvirt.errors import NotFound, UsageError
 from thinvirt.vm.install_trees import TREEINFO_NAMES, boot_files, is_inside
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _MAX_BOOT_FILE: Final = 1 << 30  # bytes; the largest initial RAM disks have a f
 _SCHEMES: Final = ("http:", "https:", "ftp:", "nfs:")
 
 
-class NotAnInstaller(ThinvirtError):
+class NotAnInstaller(UsageError):
     """A place that was named as an installer's and has no kernel where installers keep theirs."""
 
     kind = "not-an-installer"
