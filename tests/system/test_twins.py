@@ -15,7 +15,7 @@ from thinvirt.service.clones import CloneRequest, clone
 from thinvirt.service.launching import folder_of
 from thinvirt.service.templates import import_image
 from thinvirt.service.twins import Twin, twin_of
-from thinvirt.store import Store, open_store
+from thinvirt.store import open_store
 from thinvirt.vm.spec import VmSpec
 
 pytestmark = pytest.mark.system

@@ -1,66 +1,39 @@
 """From a VM of the store to a running QEMU: every value the driver needs, resolved."""
 
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from thinvirt.errors import Conflict, ProgramMissing
-from thinvirt.run import accel, liveness, qemu
+from thinvirt.run import liveness, qemu
 from thinvirt.run.accel import Acceleration
 from thinvirt.run.bridge import bridge_of_network
-from thinvirt.run.folder import VmFolder
 from thinvirt.run.liveness import RunState
 from thinvirt.run.qemu import LaunchRequest, Running
 from thinvirt.service.direct_io import require_direct
 from thinvirt.service.drives import disk_layers, host_driver, require_io
 from thinvirt.service.firmware import firmware_files
-from thinvirt.service.second_phase import settle, watch, with_own_kernel
+from thinvirt.service.launch_facts import (
+    acceleration,
+    folder_of,
+    mac_addresses,
+    memory_mib,
+    qemu_program,
+    with_own_kernel,
+)
+from thinvirt.service.second_phase import settle, watch
 from thinvirt.service.templates import check_base
 from thinvirt.store import Store, Template, Vm
-from thinvirt.store.layout import cache_home
 from thinvirt.store.trouble import explained
 from thinvirt.units import MIB, format_size
-from thinvirt.vm.identity import mac_address
-from thinvirt.vm.qemu import PROGRAM, DiskLayer
+from thinvirt.vm.qemu import DiskLayer
 from thinvirt.vm.screen import screen_remarks
 from thinvirt.vm.seed import SeedInterface, seed_files
 from thinvirt.vm.spec import NetworkSpec, VmSpec
 from thinvirt.vm.spec.validate import checked
-from thinvirt.vm.spec.words import DEFAULT_MEMORY_MIB
 
-QEMU_VARIABLE = "THINVIRT_QEMU"  # another QEMU than the one on the PATH
+__all__ = ["acceleration", "folder_of", "mac_addresses", "memory_mib", "qemu_program"]
 
 Say = Callable[[str], None]
-
-
-def folder_of(store: Store, vm: Vm) -> VmFolder:
-    """Return where a VM's run-time files and its log lie."""
-    return VmFolder(store.layout.run_dir(vm.id), store.layout.log_dir(vm.id))
-
-
-def qemu_program() -> str:
-    """Return the QEMU to run: $THINVIRT_QEMU, else the one on the PATH."""
-    return os.environ.get(QEMU_VARIABLE) or PROGRAM
-
-
-def acceleration(say: Say | None = None) -> Acceleration:
-    """Return what shall execute guest code on this host; the first time this takes up to 2 s.
-
-    Args:
-        say: told the outcome if it was found anew.
-
-    Raises:
-        ProgramMissing: there is no QEMU.
-    """
-    return accel.choose(qemu_program(), cache_dir=cache_home(), say=say)
-
-
-def memory_mib(spec: VmSpec, template: Template | None) -> int:
-    """Return how much memory a VM gets: what was asked, else what its template recommends."""
-    if spec.memory_mib is not None:
-        return spec.memory_mib
-    recommended = template.facts.get("memory_mib") if template is not None else None
-    return recommended if isinstance(recommended, int) else DEFAULT_MEMORY_MIB
 
 
 def store_key(store: Store) -> Path:
@@ -87,14 +60,6 @@ def ssh_keys(store: Store, spec: VmSpec, say: Say | None = None) -> list[str]:
         own = []
     given = spec.seed.ssh_keys if spec.seed is not None else ()
     return list(dict.fromkeys([*own, *given]))
-
-
-def mac_addresses(store: Store, vm: Vm, spec: VmSpec) -> tuple[str, ...]:
-    """Return the hardware address of every card of a VM: what was asked for, else its own."""
-    return tuple(
-        card.mac or mac_address(store.mac_base, vm.id, number)
-        for number, card in enumerate(spec.cards)
-    )
 
 
 def seed_of(store: Store, vm: Vm, say: Say | None = None) -> Mapping[str, str]:

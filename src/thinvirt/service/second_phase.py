@@ -10,7 +10,6 @@ import os
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from thinvirt.errors import Conflict, QemuFailed, ThinvirtError, Timeout
@@ -20,7 +19,6 @@ from thinvirt.run.process import spawn, uninterrupted
 from thinvirt.run.qemu import Running
 from thinvirt.store import Store, Vm, open_store
 from thinvirt.vm.phases import INTERRUPTED, Ending, ending_of, second_phase
-from thinvirt.vm.spec import VmSpec
 
 _LOOK_S = 0.5
 _LOCK_WAIT_S = 300.0  # `thinvirt stop` holds the lock until the guest is down
@@ -49,22 +47,6 @@ def settle(store: Store, vm: Vm) -> tuple[Vm, Ending]:
         path.unlink(missing_ok=True)
     event_record.forget(record)
     return store.catalog.find_vm(vm.name), ending
-
-
-def with_own_kernel(store: Store, vm: Vm, spec: VmSpec) -> VmSpec:
-    """Return a specification whose installer's kernel, if the store keeps it, has a whole path."""
-    return with_kernel_in(spec, store.layout.batch(vm.batch.id))
-
-
-def with_kernel_in(spec: VmSpec, folder: Path) -> VmSpec:
-    """Return a specification whose installer's kernel, if it has no folder, is in this one."""
-    install = spec.install
-    if install is None or not install.kernel:
-        return spec
-    initrd = str(folder / install.initrd) if install.initrd else ""
-    return replace(
-        spec, install=replace(install, kernel=str(folder / install.kernel), initrd=initrd)
-    )
 
 
 def watch(store: Store, vm: Vm, running: Running) -> None:

@@ -3,13 +3,16 @@
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thinvirt.service.drives import disk_path
 from thinvirt.service.firmware import firmware_build
-from thinvirt.service.installing import InstallPlan
 from thinvirt.store import Store, Vm
 from thinvirt.vm.qemu import Launch
 from thinvirt.vm.twins.thinvirt_command import OwnCommand
+
+if TYPE_CHECKING:
+    from thinvirt.service.installing import InstallPlan
 
 
 def own_disk_commands(store: Store, vm: Vm) -> Iterator[str]:
@@ -75,7 +78,7 @@ def new_name(name: str, number: int) -> str:
     return f"{name}.qcow2" if number == 0 else f"{name}.disk{number}.qcow2"
 
 
-def create_commands(planned: InstallPlan, here: Path) -> Iterator[str]:
+def create_commands(planned: "InstallPlan", here: Path) -> Iterator[str]:
     """Yield the qemu-img commands that make the new disks."""
     for disk in planned.new_disks:
         words = ["qemu-img", "create", "-q", "-f", disk.format]
@@ -89,7 +92,7 @@ def create_commands(planned: InstallPlan, here: Path) -> Iterator[str]:
         yield shlex.join(words)
 
 
-def copy_commands(planned: InstallPlan) -> Iterator[str]:
+def copy_commands(planned: "InstallPlan") -> Iterator[str]:
     """Yield the commands that copy the installer's kernel out of its disc."""
     install, files = planned.spec.install, planned.installer
     if install is None or files is None:

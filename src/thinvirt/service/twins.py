@@ -3,21 +3,20 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from thinvirt.errors import Conflict, NotFound
-from thinvirt.service.clones import ClonePlan, qemu_img_commands, qemu_img_twin
 from thinvirt.service.drives import chain, disk_layers
 from thinvirt.service.firmware import firmware_build, firmware_files
-from thinvirt.service.installing import InstallPlan
-from thinvirt.service.launching import (
+from thinvirt.service.launch_facts import (
     acceleration,
     folder_of,
     mac_addresses,
     memory_mib,
     qemu_program,
+    with_kernel_in,
+    with_own_kernel,
 )
-from thinvirt.service.second_phase import with_kernel_in, with_own_kernel
 from thinvirt.service.twin_needs import (
     copy_commands,
     create_commands,
@@ -39,6 +38,10 @@ from thinvirt.vm.qemu import (
 )
 from thinvirt.vm.spec import DiskSpec, VmSpec
 from thinvirt.vm.twins.thinvirt_command import OwnCommand, clone_command, install_command
+
+if TYPE_CHECKING:
+    from thinvirt.service.clones import ClonePlan
+    from thinvirt.service.installing import InstallPlan
 
 Form = Literal["thinvirt", "virt-install", "xml", "qemu", "qemu-img"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -75,6 +78,8 @@ def twin_of(store: Store, vm: Vm, form: Form, *, one_line: bool = False) -> Twin
         Conflict: there is no such form of this VM.
     """
     if form == "qemu-img" and vm.template is not None:
+        from thinvirt.service.clones import qemu_img_twin
+
         text = qemu_img_twin(store, vm)
         return Twin(form, (), f"{text}\n")
     if form == "qemu-img":
@@ -88,7 +93,7 @@ def twin_of(store: Store, vm: Vm, form: Form, *, one_line: bool = False) -> Twin
 
 
 def twins_of_plan(
-    store: Store, planned: ClonePlan, form: Form, *, one_line: bool = False
+    store: Store, planned: "ClonePlan", form: Form, *, one_line: bool = False
 ) -> list[Twin]:
     """Return the equivalents of VMs that would be made, one for each, in order.
 
@@ -105,6 +110,8 @@ def twins_of_plan(
             extended_l2=planned.extended_l2,
         )
         return [_own_twin(own, tuple(files_to_be_there(own)), one_line=one_line)]
+    from thinvirt.service.clones import qemu_img_commands
+
     disks = list(qemu_img_commands(store, planned))
     if form == "qemu-img":
         return [Twin(form, (), f"{command}\n") for command in disks]
@@ -116,7 +123,7 @@ def twins_of_plan(
     return found
 
 
-def twin_of_install(planned: InstallPlan, form: Form, *, one_line: bool = False) -> Twin:
+def twin_of_install(planned: "InstallPlan", form: Form, *, one_line: bool = False) -> Twin:
     """Return the equivalent of a VM that would be installed or imported.
 
     New disks of the store are thought to be in the current folder.
@@ -220,7 +227,7 @@ def vm_launch(store: Store, vm: Vm) -> Launch:
     )
 
 
-def plan_launch(store: Store, planned: ClonePlan, name: str) -> Launch:
+def plan_launch(store: Store, planned: "ClonePlan", name: str) -> Launch:
     """Return the values of the equivalents of a VM that is not made yet."""
     template, spec, here = planned.template, planned.spec, Path.cwd()
     base = DiskLayer(
