@@ -65,7 +65,7 @@ def runs_above(
     *,
     want_zero: bool = True,
 ) -> Iterator[ChainRun]:
-    """Yield the status of a range as it is seen at `top`; see `status.status_above`.
+    """Return the status of a range as it is seen at `top`; see `status.status_above`.
 
     Args:
         top: the range is within it.
@@ -78,9 +78,8 @@ def runs_above(
         BlockError: as `BlockNode.status`.
     """
     if top is base:
-        yield start, end - start, 0, 0, None, 0
-        return
-    yield from _layer((top, base), start, min(end, top.size), 1, want_zero=want_zero)
+        return iter([(start, end - start, 0, 0, None, 0)])
+    return _layer((top, base), start, min(end, top.size), 1, want_zero=want_zero)
 
 
 def _layer(

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     MapRow: TypeAlias = tuple[int, int, int, int, int, str | None]
 
 _SAYS = Status.DATA | Status.ZERO
-_TOLD = _SAYS | Status.ALLOCATED | Status.OFFSET_VALID
+_PLACED = Status.OFFSET_VALID
+_TOLD = _SAYS | Status.ALLOCATED | _PLACED
 
 
 class MapEntry:
@@ -81,22 +82,25 @@ def map_rows(node: BlockNode, start: int = 0, end: int | None = None) -> Iterato
     begin = start
     length = depth = flags = host = 0
     below: BlockNode | None = None
+    name: str | None = None
     for run in _layer_runs(top, start, stop, 0):
         more, more_flags, more_host, more_below, more_depth = run
         if (
             more_flags == flags
             and more_below is below
             and more_depth == depth
-            and (not flags & Status.OFFSET_VALID or more_host == host + length)
+            and (not flags & _PLACED or more_host == host + length)
         ):
             length += more
             continue
         if length:
-            yield begin, length, depth, flags, host, _name(below, names)
+            yield begin, length, depth, flags, host, name
             begin += length
+        if more_below is not below:
+            name = _name(more_below, names)
         length, flags, host, below, depth = run
     if length:
-        yield begin, length, depth, flags, host, _name(below, names)
+        yield begin, length, depth, flags, host, name
 
 
 def _layer_runs(
@@ -107,7 +111,7 @@ def _layer_runs(
     at = start
     for length, flags, host, where in node_runs(node, start, end):
         if flags & _SAYS:
-            yield length, flags & _TOLD, host, where if flags & Status.OFFSET_VALID else None, depth
+            yield length, flags & _TOLD, host, where if flags & _PLACED else None, depth
         elif below is None:
             yield length, 0, 0, None, depth
         else:

@@ -34,14 +34,16 @@ _MANY_AT_ONCE = 8192  # and so many are looked at together
 # one a table or two; a hostile one of a megabyte could show terabytes with a single table.
 _MOST_REPEATED = 1 << 18
 _SAME = OFFSET_MASK | ZERO | COMPRESSED  # what makes two entries alike
-_KIND_FLAGS = {
-    Kind.UNALLOCATED: 0,
-    Kind.UNALLOCATED_RESERVED: Status.OFFSET_VALID,
-    Kind.ZERO_PLAIN: Status.ZERO | Status.ALLOCATED,
-    Kind.ZERO_RESERVED: Status.ZERO | Status.ALLOCATED | Status.OFFSET_VALID,
-    Kind.NORMAL: Status.DATA | Status.ALLOCATED | Status.OFFSET_VALID,
-    Kind.COMPRESSED: Status.DATA | Status.ALLOCATED,
-}
+_PLACED, _ALLOCATED, _ZERO = Status.OFFSET_VALID, Status.ALLOCATED, Status.ZERO
+_NORMAL = Kind.NORMAL
+_KIND_FLAGS = (  # by `Kind`
+    0,
+    _PLACED,
+    _ZERO | _ALLOCATED,
+    _ZERO | _ALLOCATED | _PLACED,
+    Status.DATA | _ALLOCATED | _PLACED,
+    Status.DATA | _ALLOCATED,
+)
 
 
 def status_runs(
@@ -67,24 +69,22 @@ def status_runs(
     elif want_zero:
         shows_backing = image.backing.size
     at = start
+    places = [data_file if flags & _PLACED else None for flags in _KIND_FLAGS]
     for kind, length, host in find_runs(image, start, end):
-        flags = _KIND_FLAGS[kind]
-        if flags & Status.ALLOCATED:
-            if kind == Kind.NORMAL and holes is not None:
-                if holes.start <= host and host + length <= holes.end:
-                    yield length, flags | holes.flag, host, data_file
-                else:
-                    yield from holes.cut(length, flags, host)
+        flags, node = _KIND_FLAGS[kind], places[kind]
+        if flags & _ALLOCATED:
+            if holes is None or kind != _NORMAL:
+                yield length, flags, 0 if node is None else host, node
+            elif holes.start <= host and host + length <= holes.end:
+                yield length, flags | holes.flag, host, data_file
             else:
-                valid = flags & Status.OFFSET_VALID
-                yield length, flags, host if valid else 0, data_file if valid else None
+                yield from holes.cut(length, flags, host)
         else:
-            node = data_file if flags else None
             shown = min(max(shows_backing - at, 0), length)
             if shown:
-                yield shown, flags, host if node else 0, node
+                yield shown, flags, 0 if node is None else host, node
             if shown < length:
-                yield length - shown, flags | Status.ZERO, host + shown if node else 0, node
+                yield length - shown, flags | _ZERO, 0 if node is None else host + shown, node
         at += length
 
 
@@ -95,8 +95,7 @@ def find_runs(image: Image, start: int, end: int) -> Iterator[tuple[int, int, in
         BlockError: the tables cannot be read, are damaged, or make endless work (``errno.EFBIG``).
     """
     clusters = end - start >> image.cluster_bits
-    is_plain = not image.extended and not image.header.has_data_file and image.header.version >= 3
-    scan = _Scan(image, clusters) if is_plain and clusters > _FEW else None
+    scan = _scan(image, clusters) if clusters > _FEW else None
     span = image.l2_size << image.cluster_bits
     seen: set[int] = set()
     repeated = 0
@@ -136,6 +135,35 @@ def _one_by_one(image: Image, at: int, end: int) -> Iterator[tuple[int, int, int
         run = find_run(image, at, end - at)
         yield run
         at += run[1]
+
+
+def _scan(image: Image, clusters: int) -> _Scan | _ExtendedScan | None:
+    """Return what goes through whole L2 tables, if they are of a kind that allows it."""
+    if image.header.has_data_file or image.header.version < 3:
+        return None
+    return _ExtendedScan(image) if image.extended else _Scan(image, clusters)
+
+
+class _ExtendedScan:
+    """Goes through L2 tables of extended entries."""
+
+    def __init__(self, image: Image) -> None:
+        from thinvirt.image.block.qcow2.subcluster_runs import SubclusterScan
+
+        self.image = image
+        self._scan = SubclusterScan(image)
+
+    def table(self, values: array[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
+        """Yield the runs of a range of guest bytes within one table."""
+        image, scan = self.image, self._scan
+        bits = image.cluster_bits
+        base = start >> bits + image.l2_bits << bits + image.l2_bits
+        first, stop = start - base + image.cluster_size - 1 >> bits, end - base >> bits
+        if first < stop:
+            yield from _one_by_one(image, start, base + (first << bits))
+            yield from scan.table(values, first, stop)
+            start = base + (scan.reached << bits)
+        yield from _one_by_one(image, start, end)  # a part of a cluster, or a damaged one
 
 
 class _Scan:

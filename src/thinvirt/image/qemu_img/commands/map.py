@@ -91,23 +91,29 @@ def _hex(value: int) -> str:
     return f"{value:<#16x}" if value else "0               "
 
 
+_PLACED = Status.OFFSET_VALID
+_TOGETHER = 256  # an image may have millions of rows
 _JSON_BOOL = ("false", "true")
 
 
 def _show_json(rows: Iterator[MapRow], start: int) -> None:
     console.write("[")
     separator = ""
+    parts: list[str] = []
     words: dict[int, str] = {}  # what follows from the flags, by these
     for begin, length, depth, flags, offset, _ in rows:
         told = words.get(flags)
         if told is None:
             told = words[flags] = _json_flags(flags)
-        where = f', "offset": {offset}' if flags & Status.OFFSET_VALID else ""
-        console.write(
-            f'{separator}{{ "start": {begin}, "length": {length}, "depth": {depth},{told}{where}}}'
-        )
-        separator = ",\n"
-    if not separator:  # nothing there is shown as one run without length
+        where = offset if flags & _PLACED else ""
+        parts.append(f'{{ "start": {begin}, "length": {length}, "depth": {depth},{told}{where}}}')
+        if len(parts) == _TOGETHER:
+            console.write(separator + ",\n".join(parts))
+            separator = ",\n"
+            parts.clear()
+    if parts:
+        console.write(separator + ",\n".join(parts))
+    elif not separator:  # nothing there is shown as one run without length
         console.write(
             f'{{ "start": {start}, "length": 0, "depth": 0, "present": false, "zero": false,'
             ' "data": false}'
@@ -119,4 +125,5 @@ def _json_flags(flags: int) -> str:
     present, zero, data = (
         _JSON_BOOL[bool(flags & flag)] for flag in (Status.ALLOCATED, Status.ZERO, Status.DATA)
     )
-    return f' "present": {present}, "zero": {zero}, "data": {data}'
+    where = ', "offset": ' if flags & _PLACED else ""
+    return f' "present": {present}, "zero": {zero}, "data": {data}{where}'
