@@ -97,7 +97,7 @@ def test_a_hanging_one_is_killed(request_: LaunchRequest) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"disk": (DiskLayer("/nowhere/x.qcow2"),)}, "No such file"),
+        ({"disks": ((DiskLayer("/nowhere/x.qcow2"),),)}, "No such file"),
         ({"macs": ("no mac",)}, "no mac"),
         ({"program": "/nowhere/qemu"}, "not installed"),
         ({"memory_mib": 1 << 40}, "ram|memory"),

@@ -5,7 +5,7 @@ the nodes allow it one thread reads ahead of the one that writes, and compressed
 and unpacked in as many threads as there are processors.
 """
 
-from __future__ import annotations
+from __future__ import itertools
 
 from thinvirt.image.block.abilities import ClusterPacker, Effort
 from thinvirt.image.block.errors import BlockError
@@ -206,11 +206,14 @@ class Conversion:
                         writer.put(part)
 
     def _report(self, piece: Piece, done: int, total: int) -> int:
-        if self.reader.copies(piece):
-            done += piece.length
-            if self.watch is not None and total:
+        if not self.reader.copies(piece):
+            return done
+        if self.watch is not None and total:
+            for step in piece.steps:
+                done += step
                 self.watch(done, total)
-        return done
+            return done
+        return done + piece.length
 
     def _writer(self, workers: Workers | None) -> Writer:
         node = self.target.node
