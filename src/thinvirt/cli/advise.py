@@ -134,6 +134,7 @@ def _print_list(knowledge: "OsKnowledge", pattern: str, as_json: bool) -> int:
 
 def _print_advice(args: argparse.Namespace, info: "OsInfo", found: "Detected | None") -> int:
     from thinvirt.vm.advice import advise
+    from thinvirt.vm.cache_modes import EXPLAINED
 
     advice = advise(info, architecture=args.arch, driver_disc=args.driver_disc, today=_today())
     if args.json:
@@ -153,6 +154,9 @@ def _print_advice(args: argparse.Namespace, info: "OsInfo", found: "Detected | N
     print()
     supports = [(one.bus, _SUPPORT[one.value], one.source) for one in advice.buses]
     for line in table(("DISK BUS", "DRIVER", "SOURCE"), supports):
+        print(line)
+    print()
+    for line in table(("CACHE", "WHAT IT DOES AND WHAT A POWER CUT TAKES"), EXPLAINED.items()):
         print(line)
     for remark in advice.notes:
         print(f"\nnote: {remark.render()}")

@@ -52,6 +52,62 @@ def test_disks_are_made_and_go_with_the_vm(
     assert (tmp_path / "data.raw").exists()
 
 
+def test_checks_are_made_and_left_out(
+    home: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--import", "--no-start", "--osinfo", "none", "--network"]
+    mac = "user,mac=52:54:00:12:34:56"
+    assert main(["install", "--name", "a", "--disk", str(image), *common, mac]) == 0
+    assert "the same with virt-install: virt-install --name a" in capsys.readouterr().err
+    two = ["install", "--name", "b", "--disk", "size=1M", *common]
+    assert main([*two, mac.upper().replace("USER,MAC", "user,mac")]) == 4
+    assert "already in use by VM 'a'" in capsys.readouterr().err
+    assert main([*two, mac, "--check", "mac_in_use=off"]) == 0
+    three = ["install", "--name", "c", *common, "user", "--disk"]
+    assert main([*three, "size=512T,format=raw,sparse=no"]) == 75
+    assert "does not fit" in capsys.readouterr().err
+    assert main([*three, f"{image},backing_store={image}"]) == 4
+    assert "is there already" in capsys.readouterr().err
+    assert main([*three, "size=512T", "--dry-run"]) == 0
+    assert "may grow beyond" in capsys.readouterr().err
+
+
+def test_lists_are_printed(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["install", "--check", "?"]) == 0
+    assert "path_in_use" in capsys.readouterr().out
+    assert main(["install", "--osinfo", "list"]) == 0
+    assert "generic" in capsys.readouterr().out
+
+
+def test_an_installers_kernel_lies_beside_its_disk(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is shown in equivalents by its whole path, and goes with the VM."""
+    (tmp_path / "cd" / "casper").mkdir(parents=True)
+    for name in ("vmlinuz", "initrd"):
+        (tmp_path / "cd" / "casper" / name).write_text(name)
+    iso = tmp_path / "cd.iso"
+    subprocess.run(["genisoimage", "-quiet", "-R", "-o", iso, tmp_path / "cd"], check=True)
+    words = ["install", "--name", "box", "--location", str(iso), "-x", "a", "-x", "b"]
+    words += ["--disk", "size=1M", "--osinfo", "none", "--network", "none"]
+    assert main([*words, "--print-xml"]) == 0
+    out, err = capsys.readouterr()
+    assert out.count("<domain") == 2
+    assert out.count("<cmdline>a b</cmdline>") == 1
+    assert f"isoinfo -R -i {iso} -x /casper/vmlinuz > box.install-kernel" in err
+    assert main([*words, "--print-xml", "2"]) == 0
+    assert "<kernel>" not in capsys.readouterr().out
+    assert main([*words, "--dry-run"]) == 0
+    assert f"installed from {iso}" in capsys.readouterr().out
+    assert main([*words, "--no-start", "-q"]) == 0
+    (folder,) = (home / "disks").iterdir()
+    assert (folder / "box.install-kernel").read_text() == "vmlinuz"
+    assert main(["show", "box", "--as", "qemu", "--one-line"]) == 0
+    assert f"-kernel {folder}/box.install-kernel" in capsys.readouterr().out
+    assert main(["rm", "box"]) == 0
+    assert list((home / "disks").iterdir()) == []
+
+
 def test_a_failure_leaves_nothing(home: Path, tmp_path: Path) -> None:
     words = ["install", "--name", "box", "--boot", "hd", "--noreboot"]
     words += ["--disk", f"{tmp_path}/a.raw,size=1M,format=raw"]
@@ -76,6 +132,32 @@ def test_a_failure_leaves_nothing(home: Path, tmp_path: Path) -> None:
         (["--boot", "hd", "--disk", "size=1", "--osinfo", "debain12"], 3, "debian12"),
         (["--boot", "hd", "--disk", "size=1,bus=ide", "--machine", "q35"], 2, "no IDE bus"),
         (["--boot", "hd", "--disk", "size=1", "--check", "foo=off"], 2, "--check: 'foo=off'"),
+        (["--import", "--pxe", "--disk", "none"], 2, "--import and --pxe exclude each other"),
+        (["--pxe", "--nodisks", "--disk", "size=1"], 2, "--nodisks and --disk exclude"),
+        (["--pxe", "--nodisks", "--nonetworks", "--network", "user"], 2, "--nonetworks and"),
+        (["--pxe", "--nodisks", "--nographics", "--graphics", "vnc"], 2, "--nographics and"),
+        (["--pxe", "--nodisks", "--extra-args", "x"], 2, "--extra-args go with a kernel"),
+        (["--install", "bootdev=hd", "-x", "x", "--nodisks"], 2, "--extra-args go with a kernel"),
+        (["--install", "kernel=/nope", "--nodisks"], 3, "'/nope' cannot be used"),
+        (["--cdrom", "/nope.iso", "--nodisks"], 3, "/nope.iso"),
+        (["-c", "qemu:///system", "--nodisks"], 2, "is a libvirt URI"),
+        (["--cdrom", "https://x/y.iso", "--nodisks"], 2, "is a URL"),
+        (["--location", "https://x/y", "--nodisks"], 2, "read from this host"),
+        (["--pxe", "--nodisks", "--autoconsole", "text"], 2, "no console is opened by itself"),
+        (["--pxe", "--nodisks", "--autoconsole", "bad"], 2, "no such kind of console"),
+        (["--pxe", "--nodisks", "--osinfo", "require=on"], 2, "not to be seen"),
+        (["--pxe", "--nodisks", "--print-xml", "7"], 2, "invalid choice: '7'"),
+        (["--boot", "hd", "--nodisks", "--print-xml", "2"], 4, "has no second phase"),
+        (["--pxe", "--nodisks", "--machine", "foobar"], 2, "invalid choice: 'foobar'"),
+        (["--pxe", "--nodisks", "--arch", "mips"], 2, "invalid choice: 'mips'"),
+        (["--pxe", "--nodisks", "--memory", "1", "--memory", "2"], 2, "--memory is given twice"),
+        (["--pxe", "--pxe", "--nodisks", "--osinfo", "a", "--osinfo", "b"], 2, "given twice"),
+        (["--pxe", "--nodisks", "foobar"], 2, "unrecognized arguments: foobar"),
+        (["--pxe", "--nodisks", "--grahpics", "vnc"], 2, "did you mean --graphics?"),
+        (["--connect", "qemu:///system"], 2, "--connect is known to virt-install and not here"),
+        (["--transient"], 2, "thinvirt run gives disposable VMs"),
+        (["--pxe", "--nodisks", "--sound", "ac97"], 2, "only none"),
+        (["--pxe", "--nodisks", "--network", "user,mac=53:54:00:00:00:01"], 2, "multicast"),
     ],
 )
 def test_what_cannot_be_is_refused(

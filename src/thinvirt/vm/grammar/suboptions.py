@@ -29,6 +29,7 @@ class Key:
         read: makes a value of its text, and raises `ValueError` with what is wrong.
         help: what it does; one line.
         aliases: other spellings.
+        words: what single values mean, for a listing.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Key:
     read: Callable[[str], Any]
     help: str
     aliases: tuple[str, ...] = ()
+    words: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +143,11 @@ def _unknown(table: OptionTable, names: list[str]) -> BadOption:
 
 
 def listing(table: OptionTable) -> Iterator[str]:
-    """Yield the lines of ``OPTION ?``: every key with what it does."""
+    """Yield the lines of ``OPTION ?``: every key with what it does, and what its values mean."""
     yield f"{table.option} options: {table.summary}"
     width = max(len(key.name) for key in table.keys)
     for key in sorted(table.keys, key=lambda key: key.name):
         also = f" (also {', '.join(key.aliases)})" if key.aliases else ""
         yield f"  {key.name:<{width}}  {key.help}{also}"
+        for value, meaning in (key.words or {}).items():
+            yield f"  {'':<{width}}    {value}: {meaning}"

@@ -4,6 +4,7 @@ Names and meanings are virt-install's (virt-install(1)); where it has a short an
 one thing both are taken.
 """
 
+from thinvirt.vm.cache_modes import EXPLAINED
 from thinvirt.vm.grammar.fixed import (
     CHANNEL,
     CPU,
@@ -46,7 +47,7 @@ DISK = OptionTable(
         Key("size", "size", gibibytes, "GiB of a disk that is made; a suffix says otherwise"),
         Key("format", "format", word(DiskFormat), "qcow2 or raw", ("driver.type",)),
         Key("bus", "bus", word(Bus), "virtio, scsi, sata, ide or usb", ("target.bus",)),
-        Key("cache", "cache", word(Cache), "cache mode", ("driver.cache",)),
+        Key("cache", "cache", word(Cache), "cache mode", ("driver.cache",), EXPLAINED),
         Key("io", "io", word(Io), "threads, native or io_uring", ("driver.io",)),
         Key("discard", "discard", word(Discard), "unmap or ignore", ("driver.discard",)),
         Key(

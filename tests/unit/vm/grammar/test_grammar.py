@@ -1,15 +1,32 @@
 """virt-install's option grammar, as its users write it."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from thinvirt.vm.grammar import parts
-from thinvirt.vm.grammar.suboptions import BadOption, listing, split
+from thinvirt.vm.grammar.fixed import (
+    CLOCK,
+    CONTROLLER,
+    EVENTS,
+    FEATURES,
+    MEMBALLOON,
+    SERIAL,
+    SOUND,
+)
+from thinvirt.vm.grammar.suboptions import BadOption, listing, parse, split
 from thinvirt.vm.grammar.tables import TABLES
-from thinvirt.vm.spec import BootSpec, DiskSpec, GraphicsSpec, NetworkSpec, Topology
+from thinvirt.vm.spec import (
+    BootSpec,
+    DiskSpec,
+    GraphicsSpec,
+    InstallSpec,
+    NetworkSpec,
+    Topology,
+)
 
 GIB = 1 << 30
 
@@ -94,9 +111,61 @@ def test_the_others() -> None:
     assert (parts.tpm("none"), parts.tpm("emulator,model=tpm-tis")) == (None, "tpm-tis")
 
 
+def test_what_every_vm_has_may_be_said() -> None:
+    """Command lines that name what VMs have anyway work unchanged."""
+    assert parts.memory("1024") == parts.memory("1G") == parts.memory("1024,maxmemory=1024") == 1024
+    assert parts.memory("maxmemory=512M") == 512
+    for text in ("host", "host-passthrough", "mode=host-passthrough", "host-model"):
+        assert parts.cpu(text) == "host"
+    assert parts.cpu("mode=maximum") == "max"
+    assert parts.cpu("mode=custom,match=exact,check=none,model=Nehalem") == "Nehalem"
+    assert parts.agent("unix,target.type=virtio,target.name=org.qemu.guest_agent.0")
+    assert not parts.agent("none")
+    assert parts.rng("/dev/urandom")
+    assert not parts.rng("none")
+    assert parts.vmgenid("genid_enable=yes")
+    assert parts.location("/x.iso") == parts.Place("/x.iso")
+    assert parts.location("/x,kernel=k,initrd=i") == parts.Place("/x", "k", "i")
+    assert parts.installer("no_install=yes") is None
+    assert parts.installer("bootdev=network") == InstallSpec(boot="network")
+    assert parts.installer("kernel=/k,initrd=/i,kernel_args=a=b") == InstallSpec(
+        kernel="/k", initrd="/i", kernel_args="a=b"
+    )
+    said = "usb,model=none pty none none acpi=on,vmport.state=off utc on_crash=destroy"
+    tables = (CONTROLLER, SERIAL, SOUND, MEMBALLOON, FEATURES, CLOCK, EVENTS)
+    for table, text in zip(tables, said.split(), strict=True):
+        assert parse(table, text)
+
+
 @pytest.mark.parametrize(
     ("read", "text", "told"),
     [
+        (parts.memory, "", "no size is given"),
+        (parts.memory, "512K", "whole number of MiB"),
+        (parts.memory, "-5", "--memory: memory=-5 is not possible"),
+        (parts.memory, "1024,maxmemory=2048", "does not grow while a VM runs"),
+        (parts.memory, "1024,hugepages=yes", "known to virt-install and not here"),
+        (parts.memory, "1024,2048", "Unknown --memory options: ['2048']"),
+        (parts.cpu, "host,+vmx,-svm", "not switched singly: +vmx, -svm"),
+        (parts.cpu, "mode=host-passthrough,model=qemu64", "exclude each other"),
+        (parts.cpu, "host,modle=x", "Unknown --cpu options: ['modle']"),
+        (parts.agent, "spicevmc", "type=spicevmc is not possible: only unix or none"),
+        (parts.rng, "egd", "device=egd is not possible"),
+        (parts.vmgenid, "title=x", "known to virt-install and not here"),
+        (parts.location, "kernel=k,initrd=i", "paths in a disc or tree"),
+        (parts.location, "/x,kernel=k", "go together"),
+        (parts.installer, "fedora40", "no installer is fetched"),
+        (parts.installer, "initrd=/i", "go with kernel="),
+        (parts.installer, "kernel=/k,bootdev=hd", "exclude each other"),
+        (parts.installer, "bootdev=fd", "one of hd, cdrom, network"),
+        (parts.installer, "no_install=yes,bootdev=hd", "goes with no"),
+        (parts.installer, "no_install=no", "nothing says what is installed"),
+        (partial(parse, SOUND), "ac97", "only none"),
+        (partial(parse, CLOCK), "localtime", "only utc"),
+        (partial(parse, CLOCK), "foo_tickpolicy=merge", "Unknown --clock options"),
+        (partial(parse, FEATURES), "acpi=off", "only on"),
+        (partial(parse, EVENTS), "on_reboot=destroy", "only restart"),
+        (partial(parse, SERIAL), "pty,path=/x", "known to virt-install and not here"),
         (parts.disk, "/x,cashe=none", "Unknown --disk options: ['cashe']"),
         (parts.disk, "/x,foo=1,bar=2", "Unknown --disk options: ['foo', 'bar']"),
         (parts.disk, "/x,bus=foo", "--disk: bus=foo is not possible: one of virtio, scsi"),
@@ -127,7 +196,7 @@ def test_what_cannot_be_is_named(read: Callable[[str], object], text: str, told:
 def test_every_table_lists_itself() -> None:
     for table in TABLES:
         lines = list(listing(table))
-        assert len(lines) == len(table.keys) + 1
+        assert len(lines) == len(table.keys) + 1 + sum(len(key.words or {}) for key in table.keys)
         spellings = [name for key in table.keys for name in (key.name, *key.aliases)]
         assert len(spellings) == len(set(spellings))
         assert not set(spellings) & set(table.foreign)
