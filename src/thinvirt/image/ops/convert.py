@@ -5,7 +5,7 @@ the nodes allow it one thread reads ahead of the one that writes, and compressed
 and unpacked in as many threads as there are processors.
 """
 
-from __future__ import itertools
+from __future__ import annotations
 
 from thinvirt.image.block.abilities import ClusterPacker, Effort
 from thinvirt.image.block.errors import BlockError
