@@ -22,6 +22,7 @@ from thinvirt.image.block.registry import FOREIGN_FORMATS, FOREIGN_PROTOCOLS
 from thinvirt.image.qemu_img.differences import DIFFERENCES
 from thinvirt.image.qemu_img.table import COMMANDS, command_module
 from thinvirt.vm.os_support import TABLE, TABLE_BUSES, Row
+from thinvirt.vm.twins.differences import DIFFERENCES as TWIN_DIFFERENCES
 
 REFERENCE = Path(__file__).parent
 MADE = "<!-- made by script/reference: change the code, not this page -->\n"
@@ -141,11 +142,35 @@ def _versions(row: Row) -> str:
     return f"up to {row.last}" if row.last else "all"
 
 
+def twins_page() -> str:
+    """Return the table of how the forms of a VM differ."""
+    pairs = {
+        "virt-install": "our XML and what virt-install makes of our command",
+        "libvirt-qemu": "our QEMU command line and the one libvirt makes of our XML",
+        "xml-qemu": "our XML and our QEMU command line",
+    }
+    rows = "\n".join(
+        f"| {difference.what} | {'; '.join(pairs[pair] for pair in difference.pairs)} | "
+        f"{difference.why} |"
+        for difference in TWIN_DIFFERENCES
+    )
+    return (
+        f"{MADE}# Equivalents of a VM: where they differ\n\n"
+        "The forms that `--as` and `--print-command` give ([the guide](../guide/twins.md)) make "
+        "the same VM: what was asked for\nagrees in all of them. What does not, because a tool has "
+        "no word for it or decides it itself, stands here; the tests\nhold generated VMs against "
+        "virt-install and libvirt (`script/twins SEED COUNT`), and any other difference is a "
+        "fault.\n\n"
+        f"| difference | between | why |\n|---|---|---|\n{rows}\n"
+    )
+
+
 PAGES = {
     "exit-status.md": exit_status_page,
     "commands.md": commands_page,
     "qemu-img.md": qemu_img_page,
     "os-buses.md": os_buses_page,
+    "twins.md": twins_page,
 }
 
 

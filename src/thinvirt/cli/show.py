@@ -64,8 +64,15 @@ def _for_people(facts: dict[str, Any]) -> dict[str, Any]:
     for name in ("created", "started at"):
         if name in told:
             told[name] = datetime.fromtimestamp(told[name]).isoformat(" ", "seconds")
-    told |= {name.replace("_", " "): _text(value) for name, value in facts["spec"].items()}
+    told |= {name.replace("_", " "): _text(_masked(value)) for name, value in facts["spec"].items()}
     return {name: "-" if value in (None, "") else value for name, value in told.items()}
+
+
+def _masked(value: Any) -> Any:
+    """Return a part of the specification without a password: it stands on somebody's screen."""
+    if isinstance(value, dict) and "password" in value:
+        return value | {"password": "(with a password)"}
+    return value
 
 
 def _text(value: object) -> str:

@@ -42,6 +42,13 @@ def file_commands(vm: Vm, own: OwnCommand) -> Iterator[str]:
         yield f"{show} | jq -r .spec.seed{key} > {shlex.quote(file)}"
 
 
+def copied_disks(vm: Vm) -> Iterator[str]:
+    """Yield a warning where a VM's own command makes its disks anew."""
+    installed = vm.template is None and vm.spec.install is None
+    if installed and any(disk.of_the_store for disk in vm.spec.disks):
+        yield "its disks are made anew, empty: thinvirt template import keeps what is on them"
+
+
 def files_to_be_there(own: OwnCommand) -> Iterator[str]:
     """Yield what the files have to hold that a command names."""
     for file, text in own.files.items():

@@ -18,6 +18,7 @@ from thinvirt.service.launch_facts import (
     with_own_kernel,
 )
 from thinvirt.service.twin_needs import (
+    copied_disks,
     copy_commands,
     create_commands,
     file_commands,
@@ -86,7 +87,7 @@ def twin_of(store: Store, vm: Vm, form: Form, *, one_line: bool = False) -> Twin
         return Twin(form, (), "".join(f"{command}\n" for command in own_disk_commands(store, vm)))
     if form == "thinvirt":
         own = _own_command(vm)
-        return _own_twin(own, tuple(file_commands(vm, own)), one_line=one_line)
+        return _own_twin(own, (*file_commands(vm, own), *copied_disks(vm)), one_line=one_line)
     launch = vm_launch(store, vm)
     needs = (f"thinvirt show {vm.name} --seed {launch.seed}",) if launch.seed else ()
     return _twin(launch, form, (*needs, *helpers(launch, form)), one_line=one_line)
