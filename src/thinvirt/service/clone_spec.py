@@ -182,8 +182,10 @@ def _cautions(info: "OsInfo", spec: VmSpec, template: Template) -> Iterator[str]
     from thinvirt.vm.advice import warnings_for
 
     given = replace(spec, memory_mib=memory_mib(spec, template))
-    vouched = spec.disks[0].bus in (None, *_buses_of(template.facts))
+    # The template's maker knows its guest better than a table of systems does.
+    vouched = {"memory"} if "min_memory_mib" in template.facts else set()
+    if spec.disks[0].bus in (None, *_buses_of(template.facts)) and _buses_of(template.facts):
+        vouched.add("bus")
     for caution in warnings_for(info, chosen_of(given)):
-        if caution.subject == "bus" and vouched and _buses_of(template.facts):
-            continue  # the template's maker knows better than a table
-        yield f"{caution.message.render()}; {caution.fix.render()}"
+        if caution.subject not in vouched:
+            yield f"{caution.message.render()}; {caution.fix.render()}"

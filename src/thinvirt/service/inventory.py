@@ -101,7 +101,7 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
         "batch": vm.batch.id,
         "created": vm.batch.created,
         "console_log": str(store.layout.log_dir(vm.id) / "console.log"),
-        "spec": vm.spec.to_facts(),
+        "spec": _shown(vm.spec.to_facts()),
     }
     if vm.template is not None:
         facts |= {
@@ -129,6 +129,12 @@ def vm_facts(store: Store, vm: Vm) -> dict[str, Any]:
             "qemu_version": state.qemu_version,
         }
     return facts
+
+
+def _shown(spec: dict[str, Any]) -> dict[str, Any]:
+    """Return a specification without the password of the screen: lists end up in logs."""
+    graphics = spec.get("graphics", {})
+    return spec | {"graphics": graphics | {"password": "***"}} if "password" in graphics else spec
 
 
 def backing_state(store: Store, vm: Vm, template: Template) -> str:
