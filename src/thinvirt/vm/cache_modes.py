@@ -6,7 +6,7 @@ from thinvirt.vm.spec.words import Cache
 
 # What each mode is, and what a power cut of the host takes. A guest that only crashes, or is
 # killed with its QEMU, loses nothing that it had written, in any mode.
-EXPLAINED: Final[dict[Cache, str]] = {
+EXPLAINED: Final[dict[str, str]] = {
     "writeback": (
         "the host caches, the guest flushes; a power cut takes what was not flushed, as with any "
         "disk (QEMU's default)"

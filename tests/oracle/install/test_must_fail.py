@@ -17,8 +17,10 @@ import pytest
 from thinvirt.cli.main import main
 
 SOURCE = os.environ.get("THINVIRT_VIRT_MANAGER", "")
-CATEGORIES = ("storage", "invalid-devices", "nodisk-install", "single-disk-install")
-CATEGORIES += ("misc-install", "device-back-compat", "storage-back-compat", "console-tests")
+CATEGORIES = (
+    *("storage", "invalid-devices", "nodisk-install", "single-disk-install"),
+    *("misc-install", "device-back-compat", "storage-back-compat", "console-tests"),
+)
 # What is wrong there and right here, or wrong with the make-believe host of those tests alone.
 FINE_HERE = {
     "exceeded specified time limit": "waiting is another test's",
@@ -57,11 +59,11 @@ def cases() -> list[Case]:
         call = node.value if isinstance(node, ast.Assign | ast.Expr) else None
         if not (isinstance(call, ast.Call) and isinstance(call.func, ast.Attribute)):
             continue
-        texts = [arg.value for arg in call.args if isinstance(arg, ast.Constant)]
+        texts = [str(arg.value) for arg in call.args if isinstance(arg, ast.Constant)]
         if call.func.attr == "add_category":
             ours = isinstance(call.func.value, ast.Name) and call.func.value.id == "vinst"
-            category = str(texts[0]) if ours else ""
-            default = str(texts[1]) if len(texts) > 1 else ""
+            category = texts[0] if ours else ""
+            default = texts[1] if len(texts) > 1 else ""
         elif call.func.attr == "add_invalid" and category in CATEGORIES and texts:
             named = {word.arg: word.value for word in call.keywords}
             told = named["grep"].value if isinstance(named["grep"], ast.Constant) else ""
