@@ -3,13 +3,14 @@
 import os
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from tests import installer_guest, sector_guest
-from tests.mini_guest import facts, thinvirt
+from tests.mini_guest import THINVIRT, environment, facts, thinvirt
 
 from thinvirt.run import liveness, sockets
 from thinvirt.run.folder import VmFolder
@@ -68,11 +69,15 @@ def _answer(store: Store, text: str) -> None:
         _until(lambda: not liveness.is_alive(_folder(store).run) or _says(store, "login"))
 
 
-def _begin(store: Store, folder: Path) -> None:
+def _words(folder: Path) -> list[str]:
     iso = installer_guest.write_disc(folder)
     words = ["install", "--name", "box", "--cdrom", str(iso), "--disk", "size=1M", "--osinfo"]
     words += ["none", "--memory", "16M", "--network", "none", "--graphics", "none", "--machine"]
-    done = thinvirt(store.layout.home, *words, "pc")
+    return [*words, "pc"]
+
+
+def _begin(store: Store, folder: Path) -> None:
+    done = thinvirt(store.layout.home, *_words(folder))
     assert done.returncode == 0, done.stderr
     assert len(_watchers(store.layout.home)) == 1
 
@@ -132,6 +137,19 @@ def test_whoever_looks_next_continues(store: Store, tmp_path: Path) -> None:
     assert thinvirt(home, "start", "box").returncode == 0
     assert not _is_installing(store)
     _until(lambda: _says(store, sector_guest.PROMPT))
+
+
+def test_an_installation_is_waited_for_and_left_off(store: Store, tmp_path: Path) -> None:
+    """``--wait`` ends when the installer is done, and ``--noreboot`` leaves the VM off then."""
+    home = store.layout.home
+    words = [THINVIRT, *_words(tmp_path), "--noreboot", "--wait", "2"]
+    with subprocess.Popen(words, env=environment(home), stderr=subprocess.PIPE) as command:
+        _until(lambda: store.catalog.taken(["box"]))
+        _answer(store, "r")
+        assert command.wait(PATIENCE_S) == 0
+    _until(lambda: not _watchers(home))
+    assert not _is_installing(store)
+    assert not liveness.is_alive(_folder(store).run)
 
 
 def test_a_guest_that_powers_off_is_installed(store: Store, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ def test_every_file_of_a_chain_counts(tmp_path: Path) -> None:
         path.write_bytes(bytes(4096))
     layers = (DiskLayer(str(above)), DiskLayer("/proc/self/status"))
     for cache in (None, "writeback", "writethrough", "unsafe"):
-        require_direct([DiskSpec(cache=cache)], [layers])  # type: ignore[arg-type]
+        require_direct([DiskSpec(cache=cache)], [layers])
     for cache in ("none", "directsync"):
         with pytest.raises(Conflict, match=f"cache mode {cache} needs O_DIRECT.*/proc/self"):
             require_direct([DiskSpec(), DiskSpec(cache=cache)], [(), layers])  # type: ignore[arg-type]
