@@ -178,7 +178,7 @@ def _with_os(spec: VmSpec, info: "OsInfo", *, drives_known: bool) -> VmSpec:
 
 def _cautions(info: "OsInfo", spec: VmSpec, template: Template) -> Iterator[str]:
     from thinvirt.service.installing import chosen_of
-    from thinvirt.service.launching import memory_mib
+    from thinvirt.service.launch_facts import memory_mib
     from thinvirt.vm.advice import warnings_for
 
     given = replace(spec, memory_mib=memory_mib(spec, template))

@@ -1,12 +1,13 @@
 """What has to be there before an equivalent of a VM is run, as commands where there are such."""
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from thinvirt.service.drives import disk_path
 from thinvirt.service.firmware import firmware_build
+from thinvirt.service.new_disks import NewDisk
 from thinvirt.store import Store, Vm
 from thinvirt.vm.qemu import Launch
 from thinvirt.vm.twins.thinvirt_command import OwnCommand
@@ -85,15 +86,15 @@ def new_name(name: str, number: int) -> str:
     return f"{name}.qcow2" if number == 0 else f"{name}.disk{number}.qcow2"
 
 
-def create_commands(planned: "InstallPlan", here: Path) -> Iterator[str]:
-    """Yield the qemu-img commands that make the new disks."""
-    for disk in planned.new_disks:
+def create_commands(disks: Sequence[NewDisk], name: str, here: Path) -> Iterator[str]:
+    """Yield the qemu-img commands that make the new disks of a VM of this name."""
+    for disk in disks:
         words = ["qemu-img", "create", "-q", "-f", disk.format]
         if disk.backing is not None:
             words += ["-b", str(disk.backing), "-F", str(disk.backing_format)]
         if not disk.sparse:
             words += ["-o", "preallocation=falloc"]
-        words.append(str(disk.path or here / new_name(planned.name, disk.number)))
+        words.append(str(disk.path or here / new_name(name, disk.number)))
         if disk.size is not None:
             words.append(str(disk.size))
         yield shlex.join(words)

@@ -43,6 +43,7 @@ from thinvirt.vm.twins.thinvirt_command import OwnCommand, clone_command, instal
 if TYPE_CHECKING:
     from thinvirt.service.clones import ClonePlan
     from thinvirt.service.installing import InstallPlan
+    from thinvirt.service.new_disks import NewDisk
 
 Form = Literal["thinvirt", "virt-install", "xml", "qemu", "qemu-img"]
 FORMS: tuple[Form, ...] = get_args(Form)
@@ -113,13 +114,14 @@ def twins_of_plan(
         return [_own_twin(own, tuple(files_to_be_there(own)), one_line=one_line)]
     from thinvirt.service.clones import qemu_img_commands
 
-    disks = list(qemu_img_commands(store, planned))
-    if form == "qemu-img":
-        return [Twin(form, (), f"{command}\n") for command in disks]
-    found = []
-    for name, command in zip(planned.names, disks, strict=True):
+    here, found = Path.cwd(), []
+    for name, overlay in zip(planned.names, qemu_img_commands(store, planned), strict=True):
+        commands = (overlay, *create_commands(planned.new_disks, name, here))
+        if form == "qemu-img":
+            found.append(Twin(form, (), "".join(f"{command}\n" for command in commands)))
+            continue
         launch = plan_launch(store, planned, name)
-        needs = (command, *helpers(launch, form), *seed_words(launch))
+        needs = (*commands, *helpers(launch, form), *seed_words(launch))
         found.append(_twin(launch, form, needs, one_line=one_line))
     return found
 
@@ -133,24 +135,14 @@ def twin_of_install(planned: "InstallPlan", form: Form, *, one_line: bool = Fals
     if form == "thinvirt":
         own = install_command(planned.name, planned.spec)
         return _own_twin(own, tuple(files_to_be_there(own)), one_line=one_line)
-    commands = tuple(create_commands(planned, here))
+    commands = tuple(create_commands(planned.new_disks, planned.name, here))
     if form == "qemu-img":
         return Twin(form, (), "".join(f"{command}\n" for command in commands))
     disks: list[tuple[DiskLayer, ...]] = []
     new = {disk.number: disk for disk in planned.new_disks}
     for number, disk in enumerate(planned.spec.disks):
-        if number in new:
-            made = new[number]
-            below = (
-                chain(made.backing, DiskSpec(format=disk.backing_format)) if made.backing else ()
-            )
-            top = DiskLayer(
-                str(made.path or here / new_name(planned.name, number)),
-                "raw" if made.format == "raw" else "qcow2",
-            )
-            disks.append((top, *below))
-        else:
-            disks.append(chain(Path(disk.source), disk) if disk.source else ())
+        path = here / new_name(planned.name, number)
+        disks.append(_planned_layers(disk, new.get(number), path))
     firmware = None
     if planned.spec.firmware == "efi":
         code = firmware_build(planned.spec).code
@@ -168,6 +160,20 @@ def twin_of_install(planned: "InstallPlan", form: Form, *, one_line: bool = Fals
     )
     needs = (*commands, *copy_commands(planned), *helpers(launch, form), *seed_words(launch))
     return _twin(launch, form, needs, one_line=one_line)
+
+
+def _planned_layers(disk: DiskSpec, made: "NewDisk | None", path: Path) -> tuple[DiskLayer, ...]:
+    """Return the backing chain of a drive of a VM that is not made yet.
+
+    Args:
+        disk: what was asked for.
+        made: the disk that would be made; None: it is there, or a drive is empty.
+        path: where one of the store is thought to be.
+    """
+    if made is None:
+        return chain(Path(disk.source), disk) if disk.source else ()
+    below = chain(made.backing, DiskSpec(format=disk.backing_format)) if made.backing else ()
+    return DiskLayer(str(made.path or path), "raw" if made.format == "raw" else "qcow2"), *below
 
 
 def _own_command(vm: Vm) -> OwnCommand:
@@ -235,8 +241,9 @@ def plan_launch(store: Store, planned: "ClonePlan", name: str) -> Launch:
         str(store.template_image(template)), "raw" if template.format == "raw" else "qcow2"
     )
     first = (DiskLayer(f"{here}/{name}.qcow2"), base)
+    new = {disk.number: disk for disk in planned.new_disks}
     others = tuple(
-        (DiskLayer(disk.source or f"{here}/{name}.disk{number}.qcow2"),)
+        _planned_layers(disk, new.get(number), here / new_name(name, number))
         for number, disk in enumerate(spec.disks)
         if number
     )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -139,6 +140,27 @@ def test_one_file_is_not_given_to_many(
     assert main([*words, f"{image},format=raw"]) == 0
     assert main(["clone", "base", "two", *words[3:], f"{image},format=raw"]) == 4
     assert "in use by VM 'web'" in capsys.readouterr().err
+
+
+def test_its_equivalents_have_the_further_disks(
+    base: Path, image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["clone", "base", "web", "--disk", "bus=scsi", "--disk", "size=2M,format=raw"]
+    words += ["--disk", f"backing_store={image},bus=virtio", "--disk", "device=cdrom", "--one-line"]
+    assert main([*words, "--print-command", "qemu-img"]) == 0
+    commands = capsys.readouterr().out.splitlines()
+    assert [
+        next(Path(word).name for word in line.split() if Path(word).name.startswith("web"))
+        for line in commands
+    ] == ["web.qcow2", "web.disk1.qcow2", "web.disk2.qcow2"]
+    assert f"-b {image} -F raw" in commands[2]
+    assert main([*words, "--print-command", "virt-install"]) == 0
+    command = capsys.readouterr().out
+    assert command.count("--disk ") == 5, "with the empty drive and the seed"
+    assert main([*words, "--print-command", "qemu"]) == 0
+    nodes = [json.loads(w) for w in shlex.split(capsys.readouterr().out) if w.startswith("{")]
+    assert [node["driver"] for node in nodes] == ["qcow2", "raw", "qcow2", "raw"]  # and the seed
+    assert nodes[2]["backing"]["file"]["filename"] == str(image)
 
 
 @pytest.mark.parametrize("option", ["disk", "network", "graphics", "boot", "tpm", "vcpus"])
