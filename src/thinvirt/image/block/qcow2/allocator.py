@@ -6,6 +6,7 @@ The search order is QEMU's, so that images come out laid out alike.
 from __future__ import annotations
 
 import errno
+from array import array
 
 from thinvirt.image.block.errors import BlockError, failed
 from thinvirt.image.block.qcow2.core import Freed
@@ -30,8 +31,6 @@ from thinvirt.image.formats.qcow2.refcounts import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from array import array
-
     from thinvirt.image.block.qcow2.core import Image
 
 MAX_CLUSTER_OFFSET = (1 << 56) - 1  # what an L2 entry can hold
@@ -215,10 +214,12 @@ class Refcounts:
         bits = self.image.cluster_bits
         first, last = offset >> bits, (offset + length - 1) >> bits
         done = first
+        per_block = self.image.refcounts_per_block
         try:
-            for cluster in range(first, last + 1):
-                self._change_one(cluster, amount, freed)
-                done = cluster + 1
+            while done <= last:
+                count = min(last + 1 - done, per_block - done % per_block)
+                self._change_in_block(done, count, amount, freed)
+                done += count
         except (BlockError, _Again) as trouble:
             if isinstance(trouble, _Again):
                 self.free_index = min(self.free_index, first)
@@ -229,33 +230,53 @@ class Refcounts:
         if not self.gathers_discards:
             self.pass_on_discards()
 
-    def _change_one(self, cluster: int, amount: int, freed: int) -> None:
-        image = self.image
-        per_block = image.refcounts_per_block
-        index = cluster // per_block
-        block = self._block_at(index)
+    def _change_in_block(self, cluster: int, count: int, amount: int, freed: int) -> None:
+        """Change the counts of some clusters that one refcount block covers: all of them, or none.
+
+        Raises:
+            _Again: the block was made.
+            BlockError: a count would leave its range.
+        """
+        per_block = self.image.refcounts_per_block
+        block = self._block_at(cluster // per_block)
         if block is None:
             self._make_block(cluster)
             raise _Again
-        count = block.values[cluster % per_block] + amount
-        if not 0 <= count <= self.largest:
+        first = cluster % per_block
+        end = first + count
+        before = block.values[first:end]
+        lowest, highest = min(before) + amount, max(before) + amount
+        if lowest < 0 or highest > self.largest:
             raise failed(errno.EINVAL)
-        block.values[cluster % per_block] = count
-        block.touch(cluster % per_block)
-        if count:
-            self.held.give_back(cluster)
-            return
-        offset = cluster << image.cluster_bits
-        if self.free_byte // image.cluster_size == cluster:
+        if lowest == highest:
+            block.values[first:end] = array(before.typecode, (lowest,)) * count
+        else:
+            block.values[first:end] = array(before.typecode, [old + amount for old in before])
+        block.touch(first, count)
+        if highest:
+            self.held.give_back(cluster, count)
+        if not highest:
+            self._now_free(cluster, count, freed)
+        elif not lowest:
+            for number in range(count):
+                if before[number] + amount == 0:
+                    self._now_free(cluster + number, 1, freed)
+
+    def _now_free(self, cluster: int, count: int, freed: int) -> None:
+        """The last references to some clusters are gone."""
+        image = self.image
+        offset, length = cluster << image.cluster_bits, count << image.cluster_bits
+        if offset <= self.free_byte < offset + length:
             self.free_byte = 0  # it may belong to somebody else soon
-        self.cache.forget(offset)
-        image.l2_tables.forget(offset)
+        self.cache.forget(offset, length)
+        image.l2_tables.forget(offset, length)
         if self._holds:
-            self.held.add(cluster, tells=freed in self.passed_on)
+            for number in range(cluster, cluster + count):
+                self.held.add(number, tells=freed in self.passed_on)
             return
         self.free_index = min(self.free_index, cluster)
         if freed in self.passed_on:
-            self._discards.append((offset, image.cluster_size))
+            self._discards.append((offset, length))
 
     def release(self) -> None:
         """Let held clusters be used: the tables that let go of them are durable."""

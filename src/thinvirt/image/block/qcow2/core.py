@@ -57,8 +57,8 @@ if TYPE_CHECKING:
         def new(self, offset: int, values: array[int] | None = None) -> TableLike:
             """Return a table that is not read."""
 
-        def forget(self, offset: int) -> None:
-            """Drop a table."""
+        def forget(self, offset: int, length: int = 1) -> None:
+            """Drop the tables in a range."""
 
         def forget_all(self) -> None:
             """Drop all tables, changed or not."""

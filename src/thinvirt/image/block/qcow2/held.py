@@ -52,9 +52,11 @@ class HeldClusters:
             size = self._image.cluster_size
             self._guest_data.difference_update(range(offset, offset + count * size, size))
 
-    def give_back(self, cluster: int) -> None:
-        """The cluster is not free after all."""
-        self._told.pop(cluster, None)
+    def give_back(self, cluster: int, count: int) -> None:
+        """So many clusters from this one on are not free after all."""
+        if self._told:
+            for number in range(cluster, cluster + count):
+                self._told.pop(number, None)
 
     def count_before(self, cluster: int, count: int) -> int:
         """Return how many of `count` clusters lie before the first that is held."""

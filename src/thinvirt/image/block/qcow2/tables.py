@@ -19,6 +19,7 @@ from thinvirt.image.formats.qcow2.refcounts import (
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from array import array
+    from collections.abc import Iterable
 
     from thinvirt.image.block.qcow2.core import CacheLike, Image
 
@@ -109,9 +110,19 @@ class TableCache:
         self.tables[offset] = table
         return table
 
-    def forget(self, offset: int) -> None:
-        """Drop the table at a host offset, changed or not: it is free now."""
-        self.tables.pop(offset, None)
+    def forget(self, offset: int, length: int = 1) -> None:
+        """Drop the tables that begin in a host range, changed or not: it is free now.
+
+        Args:
+            offset: where the first begins, if there is one.
+            length: bytes.
+        """
+        size = self.image.cluster_size
+        places: Iterable[int] = range(offset, offset + length, size)
+        if length // size > len(self.tables):
+            places = [at for at in self.tables if offset <= at < offset + length]
+        for place in places:
+            self.tables.pop(place, None)
 
     def forget_all(self) -> None:
         """Drop all tables, changed or not."""
