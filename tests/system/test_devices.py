@@ -1,6 +1,7 @@
 """What stands beside QEMU: the TPM's process, passwords and ports of screens, UEFI, bridges."""
 
 import os
+import pickle
 import shutil
 import signal
 import socket
@@ -112,6 +113,29 @@ def test_a_killed_tpm_takes_nothing_else_along(request_: LaunchRequest) -> None:
     os.kill(helper, signal.SIGKILL)
     until_gone(state)
     assert liveness.read_state(request.folder.run) == running.state
+
+
+STARTER = """
+import pickle, sys
+from thinvirt.run import qemu
+qemu.launch(pickle.loads(bytes.fromhex(sys.argv[1])))
+"""
+
+
+@pytest.mark.skipif(shutil.which("swtpm") is None, reason="swtpm is not installed")
+def test_a_start_that_is_killed_leaves_no_tpm_alone(request_: LaunchRequest) -> None:
+    """At whatever moment: with its QEMU the TPM goes, and the next start succeeds."""
+    request, state = with_tpm(request_)
+    for delay_s in (0.15, 0.2, 0.25, 0.3, 0.4, 0.6):
+        with subprocess.Popen(
+            [sys.executable, "-c", STARTER, pickle.dumps(request).hex()]
+        ) as starter:
+            time.sleep(delay_s)
+            starter.kill()
+        kill_all(request.folder.run)
+        until_gone(state)
+    assert liveness.read_state(request.folder.run) is None
+    assert qemu.launch(request).state.pid
 
 
 @pytest.mark.parametrize("kind", ["vnc", "spice"])
