@@ -17,6 +17,7 @@ from thinvirt.image.formats.qcow2.entries import (
     cluster_kind,
     compressed_range,
 )
+from thinvirt.image.formats.qcow2.refcounts import pack_table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,6 +39,18 @@ class L2Walk:
         self.active = active
         self.copied_is_missing = False
         self.next_offset = 0  # where the next cluster would be, were they in a row
+        self._mended: list[tuple[int, int]] = []  # (index, host offset that the entry had)
+
+    def run(self) -> None:
+        """Walk over the entries, and write those that were mended."""
+        try:
+            if self.state.image.extended:
+                self.run_extended()
+            else:
+                self.run_standard()
+        finally:
+            if self._mended:
+                self._write_mended()
 
     def run_standard(self) -> None:
         """Walk over entries of 8 bytes."""
@@ -50,8 +63,8 @@ class L2Walk:
         slow = state.image.header.has_data_file
         allocated = fragmented = 0
         for index, entry in enumerate(self.table):
-            if not entry:
-                continue
+            if entry <= ZERO:
+                continue  # nothing, or nothing but zeroes
             offset = entry & OFFSET_MASK
             if slow or entry & odd or not offset or offset >= end:
                 self.next_offset = expected
@@ -162,27 +175,44 @@ class L2Walk:
             f"{verb} offset={offset:x}: Preallocated cluster is not properly aligned; L2 entry "
             "corrupted."
         )
-        return self.mends and self._zero_entry(index, bitmap)
+        if self.mends:
+            self._zero_entry(index, offset, bitmap)
+        return self.mends
 
-    def _zero_entry(self, index: int, bitmap: int) -> bool:
+    def _zero_entry(self, index: int, offset: int, bitmap: int) -> None:
+        """Let an entry read as zeroes, without a place; it is written with the others."""
         state = self.state
-        image = state.image
-        zeroes = (bitmap | bitmap << 32) & SUBCLUSTERS_ZERO
-        mended = [0, zeroes] if image.extended else [ZERO]
-        raw = b"".join(value.to_bytes(8, "big") for value in mended)
-        place = self.place + index * len(raw)
-        own = Structure.ACTIVE_L2 if self.active else Structure.INACTIVE_L2
-        try:
-            image.guard.check(place, len(raw), ignore=own)
-        except BlockError as error:
-            raise state.give_up("ERROR: Overlap check failed", error.errno) from error
-        try:
-            image.l2_tables.forget(self.place)
-            image.write_durably(place, raw)
-        except BlockError as error:
-            state.tell(f"ERROR: Failed to overwrite L2 table entry: {error.reason}")
-            state.result.check_errors += 1
-            return False
+        if not self._mended:
+            own = Structure.ACTIVE_L2 if self.active else Structure.INACTIVE_L2
+            try:
+                state.image.guard.check(self.place, state.size, ignore=own)
+            except BlockError as error:
+                raise state.give_up("ERROR: Overlap check failed", error.errno) from error
+        if state.image.extended:
+            self.table[2 * index] = 0
+            self.table[2 * index + 1] = (bitmap | bitmap << 32) & SUBCLUSTERS_ZERO
+        else:
+            self.table[index] = ZERO
+        self._mended.append((index, offset))
         state.result.corruptions -= 1
         state.result.corruptions_fixed += 1
-        return True
+
+    def _write_mended(self) -> None:
+        """Write all that was mended at once; `references` makes it durable with other tables."""
+        state = self.state
+        image = state.image
+        width = 2 if image.extended else 1
+        first, last = self._mended[0][0] * width, (self._mended[-1][0] + 1) * width
+        try:
+            image.l2_tables.forget(self.place)
+            image.file.write(self.place + first * 8, pack_table(self.table[first:last]))
+        except BlockError as error:
+            for _, offset in self._mended:  # the file has them still, and what they refer to
+                state.tell(f"ERROR: Failed to overwrite L2 table entry: {error.reason}")
+                state.count(offset, state.size)
+            failed = len(self._mended)
+            state.result.check_errors += failed
+            state.result.corruptions += failed
+            state.result.corruptions_fixed -= failed
+        else:
+            state.has_mended = True

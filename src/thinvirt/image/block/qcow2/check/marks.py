@@ -63,9 +63,17 @@ class MarkCheck:
         self.has_data_file = image.header.has_data_file
         self.refcounts, self._unreadable = _read_refcounts(state)
         self._right: set[int] = set()  # tables whose marks are
+        self._mended_l1: list[int] = []  # indexes
 
     def run(self) -> None:
         """Check the L1 table and, in its order, the L2 tables."""
+        try:
+            self._check_tables()
+        finally:
+            if self._mended_l1:
+                self._write_l1()
+
+    def _check_tables(self) -> None:
         is_right = self._bulk_test()
         for index, entry in enumerate(self.state.image.l1):
             place = entry & OFFSET_MASK
@@ -148,13 +156,25 @@ class MarkCheck:
         if not self.mends:
             return
         image.set_l1(index, _marked(entry, refcount))
-        try:
-            image.write_l1_entry(index)
-        except BlockError as error:
-            state.result.check_errors += 1
-            raise Unchecked(error.errno) from error
+        self._mended_l1.append(index)
         state.result.corruptions -= 1
         state.result.corruptions_fixed += 1
+
+    def _write_l1(self) -> None:
+        """Write all L1 entries that were mended at once: their marks depend on nothing."""
+        state, image = self.state, self.state.image
+        first, last = self._mended_l1[0], self._mended_l1[-1]
+        place = image.header.l1_table_offset + first * 8
+        data = pack_table(image.l1[first : last + 1])
+        try:
+            image.guard.check(place, len(data), ignore=Structure.ACTIVE_L1)
+            image.file.debug_event("l1_update")
+            image.write_durably(place, data)
+        except BlockError as error:
+            state.result.check_errors += 1
+            state.result.corruptions += len(self._mended_l1)
+            state.result.corruptions_fixed -= len(self._mended_l1)
+            raise Unchecked(error.errno) from error
 
     def _check_entries(self, place: int, table: array[int]) -> None:
         state, image = self.state, self.state.image

@@ -70,6 +70,13 @@ def _count_mapping(state: CheckState, repair: int) -> None:
             _count_l1(state, offset, length, repair, active=not number)
         while findings and findings[0][0] == number + 1:
             state.corrupt(findings.pop(0)[1])
+    if state.has_mended:
+        # What these entries referred to may be free from now on.
+        try:
+            image.flush_file()
+        except BlockError as error:
+            text = f"ERROR: Failed to overwrite L2 table entry: {error.reason}"
+            raise state.give_up(text, error.errno) from error
 
 
 def _wrong_with(offset: int, length: int, cluster_size: int) -> str:
@@ -115,10 +122,7 @@ def _count_l2(state: CheckState, place: int, repair: int, *, active: bool) -> No
     except BlockError as error:
         raise state.give_up("ERROR: I/O error in check_refcounts_l2", error.errno) from error
     walk = L2Walk(state, place, table, repair, active=active)
-    if state.image.extended:
-        walk.run_extended()
-    else:
-        walk.run_standard()
+    walk.run()
     state.copied_is_missing |= walk.copied_is_missing
 
 

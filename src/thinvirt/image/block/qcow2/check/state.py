@@ -48,6 +48,7 @@ class CheckState:
         needs_rebuild: the refcount structure itself is damaged.
         copied_is_missing: a data cluster or L2 table without the mark was seen.
         differs: a refcount is not what was counted.
+        has_mended: L2 entries were written that are not durable yet.
         highest: the last cluster in use.
     """
 
@@ -63,6 +64,7 @@ class CheckState:
         self.counts = empty_refcounts(0, image.refcount_order)
         self.copied_is_missing = False
         self.differs = False
+        self.has_mended = False
         self.highest = 0
         self._tell = tell
         self._work = _LEAST_WORK + _bytes_present(image) // 8 * _WORK_PER_ENTRY
