@@ -9,19 +9,18 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
-from thinvirt.errors import Conflict, QemuFailed, ThinvirtError, Timeout
+from thinvirt.errors import Conflict, QemuFailed, Timeout
 from thinvirt.run import event_record, liveness, phase_watch, qemu
 from thinvirt.run.folder import VmFolder
 from thinvirt.run.process import spawn, uninterrupted
 from thinvirt.run.qemu import Running
-from thinvirt.store import Store, Vm, open_store
+from thinvirt.store import Store, Vm
 from thinvirt.vm.phases import INTERRUPTED, Ending, ending_of, second_phase
 
+RESTART = "thinvirt.service.installer_restart:proceed"  # what is done at QEMU's end
 _LOOK_S = 0.5
-_LOCK_WAIT_S = 300.0  # `thinvirt stop` holds the lock until the guest is down
 
 
 def settle(store: Store, vm: Vm) -> tuple[Vm, Ending]:
@@ -67,7 +66,7 @@ def watch(store: Store, vm: Vm, running: Running) -> None:
                 spawn(
                     [
                         *(sys.executable, "-I", "-S", "-B", str(Path(phase_watch.__file__))),
-                        *(path, str(pidfd), f"{__name__}:{proceed.__name__}"),
+                        *(path, str(pidfd), RESTART),
                         *(str(store.layout.home), str(vm.id)),
                     ],
                     log=folder.watch_log,
@@ -80,50 +79,6 @@ def watch(store: Store, vm: Vm, running: Running) -> None:
         qemu.kill(state)
         qemu.bury(folder)
         raise
-
-
-def proceed(arguments: Sequence[str]) -> int:
-    """Settle what the end of a QEMU means, and start its VM again if it has to come back.
-
-    What cannot be done is written to the standard error, which is the VM's ``watch.log``; the next
-    start of the VM does it.
-
-    Args:
-        arguments: the store and the VM's number.
-    """
-    home, vm_id = arguments
-    try:
-        store = open_store(Path(home), create=False)
-        try:
-            _proceed(store, int(vm_id))
-        finally:
-            store.close()
-    except ThinvirtError as error:
-        sys.stderr.write(f"thinvirt: {error}\n")
-        return error.exit_status
-    return 0
-
-
-def _proceed(store: Store, vm_id: int) -> None:
-    from thinvirt.service.launching import acceleration, launch_locked
-
-    vm = store.catalog.vm_by_id(vm_id)
-    if vm is None:
-        return  # removed
-    with store.lock_vm(vm, "install", wait_s=_LOCK_WAIT_S):
-        folder = _folder(store, vm)
-        liveness.wait_dead(folder.run)
-        if liveness.is_alive(folder.run):
-            return  # somebody has been quicker: it runs again
-        found = store.catalog.vm_by_id(vm_id)
-        if found is None:
-            return
-        install = found.spec.install
-        vm, ending = settle(store, found)
-        qemu.bury(folder)
-        stays_off = ending.installed and install is not None and not install.reboot
-        if ending.again and not stays_off:
-            launch_locked(store, vm, accel=acceleration())
 
 
 def wait_installed(store: Store, vm: Vm, *, timeout_s: float) -> None:

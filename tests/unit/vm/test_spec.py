@@ -105,7 +105,7 @@ def test_defaults_are_filled_in_once() -> None:
         (VmSpec(disks=(DiskSpec(source="/a"),) * 2), "disks", "attached twice"),
         (VmSpec(disks=(DiskSpec(boot_order=1),) * 2), "disks", "boot order 1"),
         (VmSpec(boot=BootSpec(initrd="/i")), "boot.initrd", "goes with a kernel"),
-        (VmSpec(install=InstallSpec()), "install", "needs a disc or a kernel"),
+        (VmSpec(install=InstallSpec()), "install", "needs something to start from"),
         (VmSpec(secure_boot=True), "secure_boot", "part of UEFI"),
         (VmSpec(graphics=GraphicsSpec(port=80)), "graphics.port", "port from 5900"),
         (VmSpec(graphics=GraphicsSpec(password="123456789")), "graphics.password", "first 8"),
