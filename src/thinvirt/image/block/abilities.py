@@ -325,6 +325,40 @@ class Effort:
     ALL: Final = (FAST, SMALL, QEMU)
 
 
+class ReadPlanner:
+    """A driver that can say what a read takes, so that other threads can do it."""
+
+    def alike_from(self, offset: int, length: int) -> int:
+        """Return how many bytes from `offset` on `BlockNode.status` would tell cluster by cluster.
+
+        All of them data that `plan_read` can plan; 0 where there is anything else, and where
+        nobody counted.
+
+        Args:
+            offset: first byte.
+            length: bytes of interest; no more are counted.
+
+        Raises:
+            BlockError: as `BlockNode.status`.
+        """
+        raise NotImplementedError
+
+    def plan_read(self, offset: int, length: int) -> Callable[[memoryview], None] | None:
+        """Return what fills a buffer with a range of the image, None if only `read_into` can.
+
+        Any thread may call it, several at a time; it touches nothing of the image but its file.
+        What is written to the range in the meantime may be seen or not.
+
+        Args:
+            offset: first byte.
+            length: bytes, all within the image; the buffer is as long.
+
+        Raises:
+            BlockError: as `BlockNode.read`; also when the buffer is filled.
+        """
+        raise NotImplementedError
+
+
 class ClusterPacker:
     """A driver whose compressed clusters can be made beforehand, and in other threads."""
 

@@ -169,8 +169,10 @@ class Conversion:
             self._write_all(self.reader.pieces(), total, writer)
         else:
             from thinvirt.image.block.workers import read_ahead
+            from thinvirt.image.ops.convert_ahead import load_ahead
 
-            ahead = read_ahead(self.reader.pieces(), _READ_AHEAD)
+            scan = writer.places.scan if self.minimum_hole and not self.compressed else None
+            ahead = read_ahead(load_ahead(self.reader, workers, scan), _READ_AHEAD)
             try:
                 self._write_all(ahead, total, writer)
             finally:
@@ -224,6 +226,7 @@ class Conversion:
                 -(-node.request_alignment // SECTOR) * SECTOR,
             ),
             reads_zero=self.reads_zero,
+            joins=self.threads > 1 and node.driver == "raw",
         )
         if self.compressed and isinstance(node, ClusterPacker):
             packer = Packing(node, self.effort, workers)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from thinvirt.image.block.abilities import ReadPlanner
 from thinvirt.image.block.errors import BlockError
 from thinvirt.image.block.flags import SECTOR, Status
 from thinvirt.image.block.status import skip_filters, status_above
@@ -69,9 +70,11 @@ class Piece:
         steps: the lengths of the requests it was put together from; QEMU looks for zeroes in each
             of them by itself.
         buffer: its bytes, and perhaps others behind them; None as long as they were not read.
+        parts: its data and its zeroes, in order, as (is data, start, end) in bytes from `at` on;
+            None as long as nobody looked.
     """
 
-    __slots__ = ("at", "buffer", "kind", "length", "steps")
+    __slots__ = ("at", "buffer", "kind", "length", "parts", "steps")
 
     def __init__(self, kind: str, at: int, length: int) -> None:
         self.kind = kind
@@ -79,6 +82,7 @@ class Piece:
         self.length = length
         self.steps = [length]
         self.buffer: bytearray | None = None
+        self.parts: list[tuple[bool, int, int]] | None = None
 
     @property
     def view(self) -> memoryview:
@@ -155,8 +159,11 @@ class Reader:
             length = self._step(at)
             if self._kind == Kind.ZERO and self.writes_zeroes:
                 length = min(length, self.limit)
-            yield Piece(self._kind, at, length)
-            at += length
+            piece = Piece(self._kind, at, length)
+            if self.merges and not self.unit and piece.kind == Kind.DATA:
+                self._extend(piece)
+            yield piece
+            at += piece.length
 
     def pieces(self) -> Iterator[Piece]:
         """Yield what `steps` yields, data with its bytes.
@@ -164,11 +171,35 @@ class Reader:
         Raises:
             ConvertFailed: an image could not be read.
         """
-        for piece in self._merged() if self.merges else self.steps():
+        for piece in self.unread():
             if piece.kind == Kind.DATA:
                 yield from self.load(piece)
             else:
                 yield piece
+
+    def _extend(self, piece: Piece) -> None:
+        """Take steps of one cluster each into a piece, which a driver can count at once."""
+        source = self.source_at(piece.at)
+        node = source.image.node
+        end = piece.at + piece.length
+        if end != self._known_to or not isinstance(node, ReadPlanner):
+            return
+        length = min(self.limit - piece.length, source.end - end)
+        try:
+            more = node.alike_from(end - source.start, length) if length > 0 else 0
+        except BlockError:
+            return  # met again at its own step
+        piece.length += more
+        piece.steps += [source.alignment] * (more // source.alignment)
+        self._known_to += more
+
+    def unread(self) -> Iterator[Piece]:
+        """Yield what `pieces` yields, without its bytes.
+
+        Raises:
+            ConvertFailed: the status of an image could not be read.
+        """
+        return self._merged() if self.merges else self.steps()
 
     def _merged(self) -> Iterator[Piece]:
         """Yield steps; data that follows data is put together up to the limit."""
@@ -287,11 +318,28 @@ class Reader:
             return
         yield piece
 
-    def _fill(self, piece: Piece) -> None:
+    def plan(self, piece: Piece) -> Callable[[memoryview], None] | None:
+        """Return what reads a piece in another thread; None if only `load` can."""
+        source = self.source_at(piece.at)
+        node = source.image.node
+        if self.salvage or piece.at + piece.length > source.end:
+            return None
+        if not isinstance(node, ReadPlanner):
+            return None
+        try:
+            return node.plan_read(piece.at - source.start, piece.length)
+        except BlockError:
+            return None  # `load` finds it again, in its place
+
+    def give_memory(self, piece: Piece) -> None:
+        """Give a piece a buffer, for `give_back` to take."""
         try:
             piece.buffer = self._free.pop()
         except IndexError:
             piece.buffer = bytearray(max(self.limit, piece.length))
+
+    def _fill(self, piece: Piece) -> None:
+        self.give_memory(piece)
         self._read(piece.at, piece.view)
 
     def _read(self, at: int, view: memoryview) -> None:

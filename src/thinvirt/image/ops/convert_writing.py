@@ -25,14 +25,38 @@ class Places:
         minimum_hole: bytes of zeroes in a row that are left out; 0 writes everything.
         alignment: bytes that the ends of data are rounded to.
         reads_zero: the target is known to read as zeroes where nothing was written.
+        joins: neighbours are written together: the target allocates nothing, so that it does not
+            matter to what is where in its file.
     """
 
-    __slots__ = ("alignment", "minimum_hole", "reads_zero")
+    __slots__ = ("alignment", "joins", "minimum_hole", "reads_zero")
 
-    def __init__(self, *, minimum_hole: int, alignment: int, reads_zero: bool) -> None:
+    def __init__(self, *, minimum_hole: int, alignment: int, reads_zero: bool, joins: bool) -> None:
+        self.joins = joins
         self.minimum_hole = minimum_hole
         self.alignment = alignment
         self.reads_zero = reads_zero
+
+    def scan(self, piece: Piece) -> None:
+        """Note what of a piece is data, and what zeroes, as qemu-img finds them."""
+        assert piece.buffer is not None
+        parts: list[tuple[bool, int, int]] = []
+        begin = 0
+        for step in piece.steps:
+            for is_data, start, end in pieces(
+                piece.buffer,
+                begin + step,
+                piece.at,
+                minimum=self.minimum_hole,
+                alignment=self.alignment,
+                start=begin,
+            ):
+                if self.joins and parts and parts[-1][0] == is_data:
+                    parts[-1] = is_data, parts[-1][1], end
+                else:
+                    parts.append((is_data, start, end))
+            begin += step
+        piece.parts = parts
 
 
 class Writer:
@@ -54,8 +78,8 @@ class Writer:
     ) -> None:
         self.target = target
         self.reader = reader
+        self.places = places
         self.minimum_hole = places.minimum_hole
-        self.alignment = places.alignment
         self.reads_zero = places.reads_zero
         self.pace = pace
 
@@ -86,21 +110,14 @@ class Writer:
         if not self.minimum_hole:
             self._write_data(piece.at, view)
             return
-        begin = 0
-        for step in piece.steps:
-            for is_data, start, end in pieces(
-                piece.buffer,
-                begin + step,
-                piece.at,
-                minimum=self.minimum_hole,
-                alignment=self.alignment,
-                start=begin,
-            ):
-                if is_data:
-                    self._write_data(piece.at + start, view[start:end])
-                else:
-                    self._write_zeroes(piece.at + start, end - start)
-            begin += step
+        if piece.parts is None:
+            self.places.scan(piece)
+            assert piece.parts is not None
+        for is_data, start, end in piece.parts:
+            if is_data:
+                self._write_data(piece.at + start, view[start:end])
+            else:
+                self._write_zeroes(piece.at + start, end - start)
 
     def _write_zeroes(self, at: int, length: int) -> None:
         if self.reads_zero:

@@ -8,6 +8,8 @@ but searched with the fast primitives of `bytes`
 
 from __future__ import annotations
 
+from itertools import repeat
+
 from thinvirt.image.block.flags import SECTOR
 
 TYPE_CHECKING = False
@@ -39,6 +41,13 @@ def pieces(
             makes the target read what surrounds it.
         start: where in `data` to begin, in bytes; whole sectors.
     """
+    if not (offset + start | length - start) & alignment - 1 and alignment <= _STEP:
+        # Zeroes that are left out cover an aligned unit: most data has none, quickly seen.
+        unit = _ZEROES[:alignment]
+        if True not in map(data.startswith, repeat(unit), range(start, length, alignment)):
+            if start < length:
+                yield True, start, length
+            return
     scan = _Scan(data, length // SECTOR, offset // SECTOR, alignment // SECTOR)
     at = start // SECTOR
     while at < scan.end:

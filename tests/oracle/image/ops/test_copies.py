@@ -162,6 +162,24 @@ def test_reads_what_qemu_compressed(
         back.unlink()
 
 
+@pytest.mark.parametrize("options", ["cluster_size=4k", "extended_l2=on", "cluster_size=2M"])
+@pytest.mark.parametrize("target", ["raw", "qcow2"])
+def test_reads_compressed_and_plain_clusters_in_any_order(
+    disk: Path, tmp_path: Path, qemu: Qemu, options: str, target: str
+) -> None:
+    packed, back, theirs = tmp_path / "packed", tmp_path / "back", tmp_path / "theirs"
+    how = ("-c", "-W", "-m", "8", "-f", "raw", "-O", "qcow2", "-o", options)
+    qemu.img("convert", *how, str(disk), str(packed))
+    for offset in range(1 << 20, 20 << 20, 3_000_000 // 4096 * 4096):
+        qemu.io(str(packed), f"write -P 7 {offset} 12k", f"write -z {offset + (400 << 10)} 64k")
+    assert thin("convert", "-f", "qcow2", "-O", target, packed, back) == 0
+    qemu.img("convert", "-f", "qcow2", "-O", target, str(packed), str(theirs))
+    qemu.img("compare", str(packed), str(back))
+    assert qemu.img("map", "--output=json", str(back)) == qemu.img(
+        "map", "--output=json", str(theirs)
+    )
+
+
 @pytest.mark.parametrize("compression", ["zlib", "zstd"])
 @pytest.mark.parametrize("number", [0, 3, 60])
 def test_a_damaged_cluster_stops_both_at_the_same_place(

@@ -10,6 +10,7 @@ from thinvirt.image.block.qcow2.codecs import compress, decompress
 from thinvirt.image.block.qcow2.core import Freed
 from thinvirt.image.block.qcow2.mapping import find_run
 from thinvirt.image.formats.qcow2.entries import (
+    COMPRESSED,
     OFFSET_MASK,
     Kind,
     compressed_entry,
@@ -18,10 +19,14 @@ from thinvirt.image.formats.qcow2.entries import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from thinvirt.image.block.node import Buffer
     from thinvirt.image.block.qcow2.core import Image
 
 _MAX_READ = 4 << 20  # host bytes read at once
+_WORTH_READING = 16 << 10  # bytes between two clusters: less than another call costs
+_PLAIN_FILES = frozenset({"file", "host_device"})  # several threads may read them at a time
 
 
 def read_cluster(image: Image, entry: int, start: int, length: int) -> Buffer:
@@ -84,6 +89,68 @@ def read_clusters(image: Image, offset: int, entry: int, view: memoryview) -> in
     return end
 
 
+def plan_clusters(image: Image, offset: int, length: int) -> Callable[[memoryview], None] | None:
+    """Return what reads a range, in any thread; see `ReadPlanner.plan_read`.
+
+    None where nothing in it is compressed, where there is anything but compressed clusters and
+    plain data, and where the file below is no plain one.
+    """
+    size = image.cluster_size
+    if offset % size or image.data_file.driver not in _PLAIN_FILES or image.is_encrypted:
+        return None
+    fills: list[Callable[[memoryview], None]] = []
+    packs = 0
+    at = 0
+    while at < length:
+        kind, run, place = find_run(image, offset + at, length - at)
+        if kind == Kind.COMPRESSED:
+            ranges = _gather(image, offset + at, place, length - at)
+            run = min(len(ranges) * size, length - at)
+            fills.append(_unpacking(image, ranges, at, at + run))
+            packs += 1
+        elif kind == Kind.NORMAL:
+            fills.append(_reading(image, place, at, at + run))
+        else:
+            return None
+        at += run
+    if not packs:
+        return None
+
+    def fill(view: memoryview) -> None:
+        """Read all of it."""
+        for part in fills:
+            part(view)
+
+    return fill
+
+
+def _unpacking(
+    image: Image, ranges: list[tuple[int, int]], start: int, end: int
+) -> Callable[[memoryview], None]:
+    """Return what puts clusters into a part of a buffer."""
+    size = image.cluster_size
+    compression_type = image.header.compression_type
+
+    def fill(view: memoryview) -> None:
+        """Read the clusters together, and unpack one after the other."""
+        at = start
+        for packed in _read_packed(image, ranges):
+            cluster = decompress(packed, size, compression_type)
+            rest = end - at
+            if rest >= size:
+                view[at : at + size] = cluster
+            else:
+                view[at:end] = memoryview(cluster)[:rest]
+            at += size
+
+    return fill
+
+
+def _reading(image: Image, place: int, start: int, end: int) -> Callable[[memoryview], None]:
+    """Return what puts plain data into a part of a buffer."""
+    return lambda view: image.data_file.read_into(place, view[start:end])
+
+
 def _gather(image: Image, offset: int, entry: int, length: int) -> list[tuple[int, int]]:
     """Return (host offset, bytes) of compressed clusters as long as they follow one another.
 
@@ -94,29 +161,74 @@ def _gather(image: Image, offset: int, entry: int, length: int) -> list[tuple[in
     ranges = [compressed_range(entry, bits)]
     total = ranges[0][1]
     while len(ranges) * size < length and total < _MAX_READ:
-        kind, _, entry = find_run(image, start + len(ranges) * size, size)
+        at = start + len(ranges) * size
+        kind, _, _ = find_run(image, at, size)
         if kind != Kind.COMPRESSED:
             break
-        ranges.append(compressed_range(entry, bits))
-        total += ranges[-1][1]
+        for following in _entries(image, at, length - len(ranges) * size):
+            ranges.append(compressed_range(following, bits))
+            total += ranges[-1][1]
+            if total >= _MAX_READ:
+                break
     return ranges
 
 
+def count_clusters(image: Image, offset: int, length: int) -> int:
+    """Return how many bytes from a cluster's start on are compressed clusters, all whole.
+
+    It may be more than is said: only the clusters of one L2 table are looked at.
+
+    Raises:
+        BlockError: the table cannot be read, or is damaged there.
+    """
+    if length < image.cluster_size or find_run(image, offset, length)[0] != Kind.COMPRESSED:
+        return 0
+    return len(_entries(image, offset, length - length % image.cluster_size)) << image.cluster_bits
+
+
+def _entries(image: Image, offset: int, length: int) -> list[int]:
+    """Return the L2 entries of compressed clusters that follow one another in one table.
+
+    Args:
+        image: whose they are.
+        offset: within the first of them, which is known to be compressed.
+        length: bytes of interest.
+    """
+    l2_offset = image.l1[offset >> image.cluster_bits + image.l2_bits] & OFFSET_MASK
+    values = image.l2_tables.load(l2_offset).values
+    step = 2 if image.extended else 1
+    first = offset >> image.cluster_bits & image.l2_size - 1
+    last = min(first + (length + image.cluster_size - 1 >> image.cluster_bits), image.l2_size)
+    entries = list(values[first * step : last * step : step])
+    for number, entry in enumerate(entries):
+        if not entry & COMPRESSED:
+            return entries[:number]
+    return entries
+
+
 def _read_packed(image: Image, ranges: list[tuple[int, int]]) -> list[Buffer]:
-    """Return the content of host ranges; those that overlap or touch are read together."""
-    packed: list[Buffer] = []
+    """Return the content of host ranges; those that lie close together are read together.
+
+    Writers of several threads (`qemu-img convert -W`) leave clusters that are neighbours in the
+    guest a little apart.
+    """
+    packed: list[Buffer] = [b""] * len(ranges)
+    order = sorted(range(len(ranges)), key=ranges.__getitem__)
+    gap = min(_WORTH_READING, image.cluster_size)  # so that memory stays in proportion
     first = 0
-    while first < len(ranges):
-        start, size = ranges[first]
+    while first < len(order):
+        start, size = ranges[order[first]]
         end = start + size
         last = first + 1
-        while last < len(ranges) and start <= ranges[last][0] <= end:
-            end = max(end, sum(ranges[last]))
+        while last < len(order) and ranges[order[last]][0] <= end + gap:
+            end = max(end, sum(ranges[order[last]]))
             last += 1
         for _ in range(first, last):
             image.file.debug_event("read_compressed")
         data = memoryview(image.file.read(start, end - start))
-        packed += [data[place - start : place - start + size] for place, size in ranges[first:last]]
+        for number in order[first:last]:
+            place, size = ranges[number]
+            packed[number] = data[place - start : place - start + size]
         first = last
     return packed
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from thinvirt.image.block.abilities import Repair, StatusRuns
+from thinvirt.image.block.abilities import ReadPlanner, Repair, StatusRuns
 from thinvirt.image.block.errors import BlockError, NotSupported, with_reason
 from thinvirt.image.block.flags import SECTOR, Open, Role, Status, WriteFlags
 from thinvirt.image.block.node import Extent
@@ -17,7 +17,7 @@ from thinvirt.image.formats.qcow2.entries import SUBCLUSTERS, Kind
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from typing import Any
 
     from thinvirt.image.block.abilities import StatusRun
@@ -34,7 +34,7 @@ _CREATION = "thinvirt.image.block.qcow2.creation_options"
 _VERSION_3_ZERO_FLAGS = WriteFlags.MAY_UNMAP | WriteFlags.NO_FALLBACK
 
 
-class Qcow2Node(Operations, StatusRuns):
+class Qcow2Node(Operations, StatusRuns, ReadPlanner):
     """A qcow2 image.
 
     Attributes:
@@ -382,6 +382,24 @@ class Qcow2Node(Operations, StatusRuns):
             else:
                 self._fill(kind, at, place, buffer[done : done + run])
             done += run
+
+    def alike_from(self, offset: int, length: int) -> int:
+        """Return how many bytes from a cluster's start on are compressed clusters."""
+        if offset % self.cluster_size:
+            return 0
+        from thinvirt.image.block.qcow2.compressed import count_clusters
+
+        self._alive()
+        return count_clusters(self, offset, length)
+
+    def plan_read(self, offset: int, length: int) -> Callable[[memoryview], None] | None:
+        """Return what reads a range of compressed clusters in any thread; None for others."""
+        if self.copy_on_read or self.max_transfer:
+            return None
+        from thinvirt.image.block.qcow2.compressed import plan_clusters
+
+        self._alive()
+        return plan_clusters(self, offset, length)
 
     def _fill(self, kind: int, offset: int, place: int, view: memoryview) -> None:
         """Read a run that is not compressed."""
