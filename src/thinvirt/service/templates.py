@@ -147,28 +147,64 @@ def promote(
                 f"VM '{vm.name}' is running, and its disk changes meanwhile",
                 hint=f"thinvirt stop {vm.name}",
             )
-        base = vm.require_template()
-        check_base(store, base)
+        base, disk = vm.template, _system_disk(store, vm)
+        if base is not None:
+            check_base(store, base)
         with store.workspace(f"thinvirt template promote {vm.name}") as workspace:
             image = workspace / "flat"
-            flatten(store.overlay(vm), image, progress=progress)
+            if disk.format == "raw":
+                image = disk.path
+            else:
+                flatten(disk.path, image, progress=progress)
             return import_image(
                 store,
                 image,
                 name=chosen,
-                source=f"VM {vm.name} of {base.ref}",
-                facts=base.facts | _started_by(vm),
+                source=f"VM {vm.name} of {base.ref}" if base is not None else f"VM {vm.name}",
+                facts=_facts_of(vm),
                 progress=progress,
-                move=True,
+                move=image != disk.path,
             )
 
 
-def _started_by(vm: Vm) -> dict[str, Any]:
-    """Return the facts of a VM's firmware: what was installed under UEFI starts by nothing else."""
+@dataclass(frozen=True, slots=True)
+class _Disk:
+    """The disk that a VM's system is on."""
+
+    path: Path
+    format: str
+
+
+def _system_disk(store: Store, vm: Vm) -> _Disk:
+    """Return the first disk of a VM.
+
+    Raises:
+        Conflict: it has none, or its system has still to be installed.
+    """
+    from thinvirt.service.drives import disk_path
+
+    if vm.template is not None:
+        return _Disk(store.overlay(vm), "qcow2")
     spec = vm.spec
-    if spec.firmware != "efi":
-        return {}
-    return {"firmware": ["uefi"], "secure_boot": spec.secure_boot}
+    if spec.install is not None:
+        raise Conflict(
+            f"VM '{vm.name}' has still to be installed", hint=f"thinvirt start {vm.name}"
+        )
+    for number, disk in enumerate(spec.disks):
+        if disk.device == "disk":
+            return _Disk(disk_path(store, vm, disk, number), disk.format or "qcow2")
+    raise Conflict(f"VM '{vm.name}' has no disk")
+
+
+def _facts_of(vm: Vm) -> dict[str, Any]:
+    """Return what is known of a VM's guest: of its template's, its OS, and what it starts by."""
+    spec, base = vm.spec, vm.template
+    facts = dict(base.facts) if base is not None else {"os": spec.os} if spec.os else {}
+    if spec.os:
+        facts["osinfo"] = spec.os
+    if spec.firmware == "efi":  # what was installed under UEFI starts by nothing else
+        facts |= {"firmware": ["uefi"], "secure_boot": spec.secure_boot}
+    return facts
 
 
 def check_base(store: Store, template: Template) -> None:

@@ -213,3 +213,23 @@ def test_templates_remember_uefi(
     assert spec_of("more", capsys)["firmware"] == "efi"
     assert main(["clone", "next", "old", "--boot", "firmware=bios"]) == 0
     assert "has no boot loader for BIOS" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_a_vm_that_is_no_clone_becomes_a_template_too(
+    home: Path, image: Path, tmp_path: Path, image_format: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What was installed once is cloned from then on; its own disk stays."""
+    disk = tmp_path / "own.img"
+    subprocess.run(["qemu-img", "convert", "-O", image_format, image, disk], check=True)
+    words = ["install", "--name", "box", "--import", "--disk", str(disk), "--osinfo", "win10"]
+    assert main([*words, "--noreboot", "-q"]) == 0
+    before = disk.read_bytes()
+    assert main(["template", "promote", "box", "--name", "win"]) == 0
+    assert disk.read_bytes() == before
+    assert main(["clone", "win", "a", "-q"]) == 0
+    assert spec_of("a", capsys)["os"] == "win10"
+    backing = open_store(home).catalog.find_template("win")
+    copy = home / "templates" / backing.file_name
+    out = subprocess.run(["qemu-img", "compare", copy, image, "-F", "raw"], check=True)
+    assert out.returncode == 0
