@@ -36,11 +36,11 @@ def _entry(chance: random.Random, number: int, *, damaged: bool) -> tuple[int, i
 
 
 def _one_by_one(node: Qcow2Node, start: int, end: int) -> tuple[list[Run], int]:
-    """Return the runs of each cluster, and where the first damage is."""
+    """Return runs, and where the first that meets damage begins."""
     runs = []
     while start < end:
         try:
-            run = find_run(node, start, min(end - start, UNIT - start % UNIT))
+            run = find_run(node, start, end - start)
         except BlockError:
             break
         runs.append(run)

@@ -156,14 +156,17 @@ class _ExtendedScan:
     def table(self, values: array[int], start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield the runs of a range of guest bytes within one table."""
         image, scan = self.image, self._scan
-        bits = image.cluster_bits
-        base = start >> bits + image.l2_bits << bits + image.l2_bits
-        first, stop = start - base + image.cluster_size - 1 >> bits, end - base >> bits
-        if first < stop:
-            yield from _one_by_one(image, start, base + (first << bits))
-            yield from scan.table(values, first, stop)
-            start = base + (scan.reached << bits)
-        yield from _one_by_one(image, start, end)  # a part of a cluster, or a damaged one
+        size, span = image.cluster_size, image.l2_size << image.cluster_bits
+        base = start - start % span
+        while start < end and start % size:  # begins within a cluster
+            run = find_run(image, start, end - start)
+            yield run
+            start += run[1]
+        if end - start >= size:
+            first, stop = (start - base) // size, (end - base) // size
+            yield from scan.table(values, first, stop, is_last=not end % size)
+            start = base + scan.reached
+        yield from _one_by_one(image, start, end)  # ends within a cluster, or one is damaged
 
 
 class _Scan:

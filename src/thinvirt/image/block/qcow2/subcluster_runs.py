@@ -33,8 +33,8 @@ class SubclusterScan:
     """Goes through L2 tables of extended entries; the image has no external data file.
 
     Attributes:
-        reached: the cluster, counted within the table, before which `table` ended: the first that
-            is damaged, or the end.
+        reached: the byte of the table's range that `table` came to: the end, or where the run
+            begins that meets a damaged cluster.
     """
 
     def __init__(self, image: Image) -> None:
@@ -44,10 +44,14 @@ class SubclusterScan:
         self._placed: dict[int, list[Run]] = {}
         self._plain: dict[int, list[Run]] = {}
 
-    def table(self, values: array[int], first: int, end: int) -> Iterator[Run]:
-        """Yield the runs of clusters, counted within one table, up to the first that is damaged.
+    def table(self, values: array[int], first: int, end: int, *, is_last: bool) -> Iterator[Run]:
+        """Yield the runs of clusters up to the first that is damaged; one may span clusters.
 
-        A run that goes on in the next cluster is one run.
+        Args:
+            values: the table.
+            first: cluster, counted within the table.
+            end: one past the last cluster.
+            is_last: whatever follows is not asked for: the last run ends with its cluster.
         """
         misplaced = OFFSET_MASK & (self.image.cluster_size - 1)
         size = self.image.cluster_size
@@ -70,16 +74,11 @@ class SubclusterScan:
             if not shape:
                 break
             kind, length, within = shape[0]
-            if runs and runs[-1][0] == kind:
-                _, before, start = runs[-1]
-                if not host:
-                    runs[-1] = kind, before + length, 0
-                elif start + before == host + within:
-                    runs[-1] = kind, before + length, start
-                else:
-                    runs.append((kind, length, host + within))
-            else:
-                runs.append((kind, length, host + within))
+            start = host + within
+            if runs and runs[-1][0] == kind and (not host or sum(runs[-1][1:]) == start):
+                _, before, start = runs.pop()
+                length += before
+            runs.append((kind, length, start))
             at += 2
             if len(shape) > 1:
                 runs += [(kind, length, host + within) for kind, length, within in shape[1:]]
@@ -87,7 +86,9 @@ class SubclusterScan:
                     last = runs.pop()
                     yield from runs
                     runs = [last]
-        self.reached = at >> 1
+        self.reached = (at >> 1) * size
+        if runs and (at < 2 * end or not is_last):
+            self.reached -= runs.pop()[1]  # what it meets next decides
         yield from runs
 
     def _shape(self, known: dict[int, list[Run]], bitmap: int, cluster: int) -> list[Run]:
