@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from thinvirt.errors import UsageError
 from thinvirt.image.block.hostfile import sync_directory
@@ -15,7 +16,6 @@ from thinvirt.service.direct_io import require_direct
 from thinvirt.service.drives import chain, host_driver
 from thinvirt.service.firmware import firmware_build, make_variables
 from thinvirt.service.install_checks import CHECKS, check
-from thinvirt.service.locations import BootFiles
 from thinvirt.service.new_disks import NewDisk, found_boot, found_disk, make_disk, new_disks
 from thinvirt.store import Store, Vm
 from thinvirt.store.batches import create_own, refuse_taken
@@ -29,6 +29,9 @@ from thinvirt.vm.screen import screen_remarks
 from thinvirt.vm.spec import DiskSpec, InstallSpec, VmSpec
 from thinvirt.vm.spec.defaults import machine_of, with_defaults
 from thinvirt.vm.spec.validate import checked
+
+if TYPE_CHECKING:
+    from thinvirt.service.locations import BootFiles
 
 __all__ = ["CHECKS", "InstallPlan", "InstallRequest", "install", "plan"]
 
@@ -51,7 +54,7 @@ class InstallRequest:
     os: OsInfo | None = None
     firmware_asked: bool = False
     unchecked: frozenset[str] = frozenset()
-    installer: BootFiles | None = None
+    installer: "BootFiles | None" = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +77,7 @@ class InstallPlan:
     virtual_size: int
     advice: Advice | None = None
     cautions: tuple[Caution, ...] = field(default=())
-    installer: BootFiles | None = None
+    installer: "BootFiles | None" = None
     remarks: tuple[str, ...] = ()
 
 
@@ -124,7 +127,7 @@ def _require_direct(spec: VmSpec, new: Sequence[NewDisk]) -> None:
     require_direct(spec.disks, chains)
 
 
-def _with_installer(spec: VmSpec, files: BootFiles | None, name: str) -> VmSpec:
+def _with_installer(spec: VmSpec, files: "BootFiles | None", name: str) -> VmSpec:
     """Return a specification whose installer is booted from what a location has.
 
     A disc's kernel is copied into the store, where it has a name and no folder; the disc itself is

@@ -3,7 +3,6 @@
 A tree says so itself in its ``.treeinfo`` (Fedora and its kin); for others the places are known.
 """
 
-import configparser
 from collections.abc import Callable, Iterator
 from typing import Final
 
@@ -41,7 +40,8 @@ def boot_files(has: Callable[[str], bool], treeinfo: str = "") -> tuple[str, str
         has: tells whether the tree has a file.
         treeinfo: the text of its ``.treeinfo``, "" if it has none.
     """
-    for kernel, initrd in (*_said(treeinfo), *PLACES):
+    said = _said(treeinfo) if treeinfo else ()
+    for kernel, initrd in (*said, *PLACES):
         if has(kernel) and has(initrd):
             return kernel, initrd
     return None
@@ -49,6 +49,8 @@ def boot_files(has: Callable[[str], bool], treeinfo: str = "") -> tuple[str, str
 
 def _said(treeinfo: str) -> Iterator[tuple[str, str]]:
     """Yield what a ``.treeinfo`` names: for this machine's architecture, and paths that stay in."""
+    import configparser  # only for trees that have one
+
     parser = configparser.ConfigParser(interpolation=None, strict=False)
     try:
         parser.read_string(treeinfo)
