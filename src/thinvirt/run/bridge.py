@@ -33,7 +33,21 @@ def tap_on(bridge: str) -> Iterator[int]:
     Raises:
         NotFound: there is no such bridge.
         ProgramMissing: QEMU's bridge helper is not installed.
-        QemuFailed: the helper may not, or cannot; how to let it is told.
+        Conflict, QemuFailed: the helper may not, or cannot; how to let it is told.
+    """
+    require_bridge(bridge)
+    fd = _ask_helper(_helper(), bridge)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def require_bridge(bridge: str) -> None:
+    """Return if this host has a bridge of this name.
+
+    Raises:
+        NotFound: it has not; what there is is named.
     """
     if not _exists(bridge) or not _may_be_bridge(bridge):
         there = sorted(path.parent.name for path in _INTERFACES.glob("*/bridge"))
@@ -43,11 +57,6 @@ def tap_on(bridge: str) -> Iterator[int]:
             if there
             else f"ip link add {bridge} type bridge; ip link set {bridge} up",
         )
-    fd = _ask_helper(_helper(), bridge)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
 
 
 def _exists(interface: str) -> bool:

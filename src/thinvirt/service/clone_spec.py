@@ -56,7 +56,7 @@ def planned_spec(
     if info is not None:
         spec = _with_os(spec, info, drives_known=_bus_of(facts) is not None)
         remarks += _cautions(info, spec, template)
-    remarks += screen_remarks(spec.graphics)
+    remarks += [*screen_remarks(spec.graphics), *_network_remarks(spec)]
     return Planned(spec, tuple(remarks))
 
 
@@ -128,6 +128,19 @@ def _firmware_remarks(template: Template, spec: VmSpec) -> Iterator[str]:
     loader = {"bios": "bios", "efi": "uefi"}[spec.firmware]
     if known and loader not in known and not spec.boot.kernel:
         yield f"{template.ref} has no boot loader for {word}: it will not start"
+
+
+def _network_remarks(spec: VmSpec) -> Iterator[str]:
+    """Yield which networks of the host are not there yet; they may be when the VM is started."""
+    for card in spec.cards:
+        if card.kind not in ("bridge", "network"):
+            continue
+        from thinvirt.run.bridge import bridge_of_network, require_bridge
+
+        try:
+            require_bridge(card.name if card.kind == "bridge" else bridge_of_network(card.name))
+        except (NotFound, Conflict) as error:
+            yield f"{error}; before that it cannot be started ({error.hint})"
 
 
 def _buses_of(facts: dict[str, Any]) -> list[Bus]:

@@ -197,6 +197,14 @@ def test_a_screen_open_to_all_is_told_before(
     assert "VNC" not in capsys.readouterr().err
 
 
+def test_a_bridge_that_is_not_there_yet_is_told(
+    base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["clone", "base", "web", "--network", "bridge=br-nope"]) == 0
+    assert "there is no bridge 'br-nope'" in capsys.readouterr().err
+    assert spec_of("web", capsys)["networks"] == [{"kind": "bridge", "name": "br-nope"}]
+
+
 @pytest.mark.skipif(not UEFI.exists(), reason="there is no UEFI firmware here")
 def test_templates_remember_uefi(
     home: Path, image: Path, capsys: pytest.CaptureFixture[str]
