@@ -1,6 +1,7 @@
 """The options of ``thinvirt install``: their names and meanings are virt-install's."""
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -38,6 +39,19 @@ class Foreign(argparse.Action):
         """Refuse it, with the reason or the way out."""
         option = self.option_strings[0]
         raise UsageError(f"{option} is known to virt-install and not here", hint=FOREIGN[option])
+
+
+def _minutes(text: str) -> float:
+    """Return minutes: any number from 0, or -1 for as long as it takes."""
+    try:
+        found = float(text)
+    except ValueError:
+        found = math.nan
+    if not (found == -1 or 0 <= found < math.inf):
+        raise UsageError(
+            f"--wait {text} is no number of minutes", hint="--wait 10, or --wait for a day at most"
+        )
+    return found
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -189,7 +203,7 @@ def _add_doing(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--wait",
         nargs="?",
-        type=float,
+        type=_minutes,
         const=-1.0,
         metavar="MINUTES",
         help="wait for its login, or until its installer is done",

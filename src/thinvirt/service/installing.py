@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from thinvirt.errors import UsageError
+from thinvirt.errors import NotFound, UsageError
 from thinvirt.image.block.hostfile import sync_directory
 from thinvirt.service.direct_io import require_direct
 from thinvirt.service.drives import chain, host_driver
@@ -153,12 +153,19 @@ def _require_media(spec: VmSpec) -> None:
     """
     if spec.install is None:
         return
-    for name in (spec.install.kernel, spec.install.initrd, spec.install.media):
+    install = spec.install
+    for what, name in (
+        ("kernel", install.kernel),
+        ("initial RAM disk", install.initrd),
+        ("disc", install.media),
+    ):
         if not name.startswith("/"):
             continue  # none, or one that the store is going to have
+        if not Path(name).exists():
+            raise NotFound(f"the installer's {what} '{name}' is not there")
         host_driver(Path(name))
         if not os.access(name, os.R_OK):
-            raise UsageError(f"'{name}' cannot be read by this user")
+            raise UsageError(f"the installer's {what} '{name}' cannot be read by this user")
 
 
 def with_advice(spec: VmSpec, advice: Advice | None, *, firmware_asked: bool) -> VmSpec:

@@ -142,6 +142,11 @@ def _boot(spec: VmSpec) -> Iterator[Problem]:
             "an installation needs something to start from",
             "a disc, a kernel, or a kind of device to boot",
         )
+    if install is not None and install.boot == "network" and not spec.cards:
+        yield Problem("install.boot", "it is to be installed from the network, and has no card")
+    drives = {disk.device for disk in spec.disks}
+    if install is not None and install.boot == "cdrom" and "cdrom" not in drives:
+        yield Problem("install.boot", "it is to be installed from a CD-ROM drive, and has none")
 
 
 def _disks(spec: VmSpec) -> Iterator[Problem]:
