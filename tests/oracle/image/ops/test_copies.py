@@ -171,7 +171,7 @@ def test_reads_compressed_and_plain_clusters_in_any_order(
     how = ("-c", "-W", "-m", "8", "-f", "raw", "-O", "qcow2", "-o", options)
     qemu.img("convert", *how, str(disk), str(packed))
     for offset in range(1 << 20, 20 << 20, 3_000_000 // 4096 * 4096):
-        qemu.io(str(packed), f"write -P 7 {offset} 12k", f"write -z {offset + (400 << 10)} 64k")
+        qemu.io(packed, f"write -P 7 {offset} 12k", f"write -z {offset + (400 << 10)} 64k")
     assert thin("convert", "-f", "qcow2", "-O", target, packed, back) == 0
     qemu.img("convert", "-f", "qcow2", "-O", target, str(packed), str(theirs))
     qemu.img("compare", str(packed), str(back))
