@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Literal
 
 from thinvirt.errors import Conflict, NotFound, UsageError
-from thinvirt.run.io_uring import io_uring_trouble
 from thinvirt.store import Store, Vm
 from thinvirt.vm.qemu import DiskLayer
 from thinvirt.vm.spec import DiskSpec, VmSpec
@@ -83,6 +82,8 @@ def require_io(spec: VmSpec) -> None:
         Conflict: it has no io_uring, or keeps it from this user.
     """
     if any(disk.io == "io_uring" for disk in spec.disks):
+        from thinvirt.run.io_uring import io_uring_trouble
+
         reason = io_uring_trouble()
         if reason:
             raise Conflict(

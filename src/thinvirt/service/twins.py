@@ -1,7 +1,7 @@
 """Every VM in other tools' words, before it is made and after."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -37,7 +37,7 @@ from thinvirt.vm.qemu import (
     Launch,
     qemu_argv,
 )
-from thinvirt.vm.spec import DiskSpec, VmSpec
+from thinvirt.vm.spec import DiskSpec, NetworkSpec, VmSpec
 from thinvirt.vm.twins.thinvirt_command import OwnCommand, clone_command, install_command
 
 if TYPE_CHECKING:
@@ -303,6 +303,18 @@ def _launch(
     )
 
 
+def _bridge(card: NetworkSpec) -> str:
+    """Return the bridge a card is on: that of a libvirt network, or its name if it is not up."""
+    if card.kind == "bridge":
+        return card.name
+    from thinvirt.run.bridge import bridge_of_network
+
+    try:
+        return bridge_of_network(card.name)
+    except (NotFound, Conflict):
+        return card.name
+
+
 def _twin(launch: Launch, form: Form, needs: Sequence[str], *, one_line: bool) -> Twin:
     from thinvirt.vm.twins import shell
 
@@ -311,7 +323,12 @@ def _twin(launch: Launch, form: Form, needs: Sequence[str], *, one_line: bool) -
 
         return Twin(form, (), libvirt_xml(launch, os_id=_os_id(launch.spec)), tuple(needs))
     if form == "qemu":
-        words = qemu_argv(launch)
+        ports = tuple(
+            BridgePort(_bridge(card))
+            for card in launch.spec.cards
+            if card.kind in ("bridge", "network")
+        )
+        words = qemu_argv(replace(launch, bridge_ports=ports))
     else:
         from thinvirt.vm.twins.virt_install import virt_install_words
 

@@ -5,7 +5,6 @@ attempt of the same job is another VM to DHCP, to cloud-init and to vmgenid.
 """
 
 from dataclasses import dataclass
-from hashlib import sha1
 
 QEMU_OUI = "52:54:00"  # locally administered, the prefix QEMU and libvirt give to guests
 LAN_ADDRESSES = (1 << 23) - 2  # 10.128.0.0/9 without the network's and the broadcast address
@@ -46,6 +45,8 @@ def derive_identity(store_uuid: str, mac_base: int, vm_id: int) -> Identity:
 def uuid5(namespace: str, name: str) -> str:
     """Return the name-based UUID of RFC 4122, 4.3, version 5 (SHA-1)."""
     seed = bytes.fromhex(namespace.replace("-", "")) + name.encode()
+    from hashlib import sha1  # OpenSSL takes 2 ms to load
+
     raw = bytearray(sha1(seed, usedforsecurity=False).digest()[:16])
     raw[6] = raw[6] & 0x0F | 0x50  # version
     raw[8] = raw[8] & 0x3F | 0x80  # variant

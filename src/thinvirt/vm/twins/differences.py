@@ -86,6 +86,15 @@ DIFFERENCES: tuple[Difference, ...] = (
         "QEMU is given the bridge that the network stands on.",
     ),
     Difference(
+        "network-name",
+        ("xml-qemu",),
+        r"cards\[\d+\]\.name",
+        "default",
+        r"virbr\d+",
+        "A bridge of libvirt's has another name than its network.",
+        "QEMU is given the bridge, which is looked up when the command line is written.",
+    ),
+    Difference(
         "ssh",
         ("xml-qemu", "libvirt-qemu"),
         r"cards\[\d+\]\.ssh",

@@ -11,12 +11,11 @@ from thinvirt.vm.qemu.launch import DiskLayer, Launch
 from thinvirt.vm.spec import DiskSpec, VmSpec
 from thinvirt.vm.spec.defaults import main_bus, with_defaults
 from thinvirt.vm.spec.words import Bus
-from thinvirt.vm.twins.passthrough import Card, known_cards, unknown_cards
+from thinvirt.vm.twins.passthrough import ANY, Card, known_cards, unknown_cards
 
 QEMU_NAMESPACE = "http://libvirt.org/schemas/domain/qemu/1.0"
 OSINFO_NAMESPACE = "http://libosinfo.org/xmlns/libvirt/domain/1.0"
 DEFAULT_EMULATOR = "/usr/bin/qemu-system-x86_64"
-ANY = "0.0.0.0"  # noqa: S104  # what an empty address means, said aloud
 _PREFIXES: dict[Bus, str] = {"virtio": "vd", "ide": "hd", "scsi": "sd", "sata": "sd", "usb": "sd"}
 
 

@@ -12,6 +12,7 @@ from thinvirt.vm.qemu.argv import boot_order, network_options
 from thinvirt.vm.qemu.launch import Launch
 from thinvirt.vm.spec import NetworkSpec
 
+ANY = "0.0.0.0"  # noqa: S104  # what an empty address means, said aloud
 SLOT = 0x1D  # libvirt hands out slots of the root bus from 1 up: far from there
 
 

@@ -10,8 +10,7 @@ from thinvirt.vm.qemu.argv import AGENT_PORT, boot_order
 from thinvirt.vm.qemu.launch import DiskLayer, Launch
 from thinvirt.vm.spec import DiskSpec, VmSpec
 from thinvirt.vm.spec.defaults import main_bus, with_defaults
-from thinvirt.vm.twins.libvirt_xml import ANY
-from thinvirt.vm.twins.passthrough import Card, known_cards, unknown_cards
+from thinvirt.vm.twins.passthrough import ANY, Card, known_cards, unknown_cards
 
 PROGRAM = "virt-install"
 _SPECIAL = ",'\"\\"
