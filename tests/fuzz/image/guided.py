@@ -9,16 +9,21 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
+from socket import socket
+from struct import pack
 from tempfile import TemporaryDirectory
 from types import FunctionType, ModuleType
-from typing import Any
+from typing import Any, cast
 
 from thinvirt.errors import ThinvirtError
 from thinvirt.image.block import nbd_address, qemu_json
 from thinvirt.image.block.blkdebug import BlkdebugNode
 from thinvirt.image.block.flags import Open
 from thinvirt.image.block.graph import BlockGraph
+from thinvirt.image.block.nbd_handshake import Handshake
+from thinvirt.image.block.nbd_session import Command, Session
 from thinvirt.image.block.options import crumple, flatten, parse_image_opts, parse_keyval
 from thinvirt.image.block.schema import parse_size
 from thinvirt.image.formats.luks import LuksHeader
@@ -26,14 +31,17 @@ from thinvirt.image.formats.qcow2.snapshots import SnapshotHeader
 
 CORPUS = Path(__file__).parent / "corpus"
 _LONGEST = 1 << 18
+_BITMAPS_MAGIC = bytes.fromhex("23852875")
 
 
-def _opened(data: bytes, driver: str, work: Callable[..., object]) -> None:
+def _opened(
+    data: bytes, driver: str, work: Callable[..., object], flags: int = Open.NO_BACKING
+) -> None:
     with TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         path = Path(folder, "image")
         path.write_bytes(data[:_LONGEST])
         try:
-            with BlockGraph().open_root(str(path), {"driver": driver}, Open.NO_BACKING) as root:
+            with BlockGraph().open_root(str(path), {"driver": driver}, flags) as root:
                 work(root)
         except ThinvirtError:
             return
@@ -94,8 +102,75 @@ def snapshots(data: bytes) -> None:
         return
 
 
+class _Server:
+    """A connection to a server that says what it says, whatever it is asked."""
+
+    def __init__(self, says: bytes) -> None:
+        self._says = BytesIO(says)
+
+    def recv_into(self, buffer: memoryview) -> int:
+        """Receive what fits."""
+        return self._says.readinto(buffer)
+
+    def sendall(self, data: bytes) -> None:
+        """Send to nobody."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
+def nbd(data: bytes) -> None:
+    """Shake hands with an NBD server, read from it, ask for the status and write."""
+    server = cast("socket", _Server(data))
+    try:
+        session = Session(server, Handshake(server).run("", "base:allocation"))
+    except ThinvirtError:
+        return
+    requests: tuple[Callable[[], object], ...] = (
+        lambda: session.read(4096, 8192),
+        lambda: session.block_status(0, 1 << 20),
+        lambda: session.command(Command.WRITE, 0, 0, 3, b"abc"),
+        lambda: session.read(0, 512),
+    )
+    for request in requests:
+        try:
+            request()
+        except ThinvirtError:
+            continue
+    session.close()
+
+
+def bitmaps(data: bytes) -> None:
+    """Read a bitmap directory, and the bitmaps that it tells of: the image around it is sound."""
+    raw = bytearray((CORPUS / "header" / "bitmap").read_bytes())
+    raw += bytes(-len(raw) % 512)
+    at = raw.index(_BITMAPS_MAGIC) + 8
+    raw[at : at + 24] = pack(">IIQQ", data[0] + 1 if data else 1, 0, len(data[1:]), len(raw))
+    raw += data[1:]
+
+    def work(root: object) -> None:
+        root.node.format_specific()  # type: ignore[attr-defined]
+        root.node.list_bitmaps()  # type: ignore[attr-defined]
+
+    _opened(bytes(raw), "qcow2", work)
+
+
+def encryption(data: bytes) -> None:
+    """Open a LUKS volume, and a qcow2 image that is encrypted with it, as far as info needs."""
+    flags = Open.NO_BACKING | Open.NO_IO
+    _opened(data, "luks", lambda root: root.node.format_specific(), flags)
+    raw = bytearray((CORPUS / "header" / "plain").read_bytes())
+    raw += bytes(-len(raw) % 512)
+    raw[32:36] = pack(">I", 2)  # the method of encryption
+    length = int.from_bytes(raw[100:104], "big")
+    raw[length : length + 24] = pack(">IIQQ", 0x0537BE77, 16, len(raw), len(data))
+    raw += data
+    _opened(bytes(raw), "qcow2", lambda root: root.node.format_specific(), flags)
+
+
 TARGETS: dict[str, Callable[[bytes], None]] = {
     "header": header, "tables": tables, "luks": luks, "names": names, "snapshots": snapshots,
+    "nbd": nbd, "bitmaps": bitmaps, "encryption": encryption,
 }  # fmt: skip
 
 
