@@ -12,7 +12,12 @@ from thinvirt.cli.verbs import VERBS, Verb
 from thinvirt.errors import INTERRUPTED_STATUS, ProgramMissing, ThinvirtError, UsageError
 
 PROGRAM = "thinvirt"
-_EXTRAS = {"pycdlib": "vm", "rich": "vm", "urllib3": "vm"}  # package → extra of pyproject.toml
+_EXTRAS = {
+    "pycdlib": "vm",
+    "rich": "vm",
+    "urllib3": "vm",
+    "yaml": "vm",
+}  # package → extra of pyproject.toml
 
 
 class VerbModule(Protocol):

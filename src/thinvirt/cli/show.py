@@ -17,8 +17,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--as",
         dest="form",
-        choices=TWIN_FORMS,
-        help="print what makes the same VM, or the same disk, with another tool",
+        choices=(*TWIN_FORMS, "yaml", "json"),
+        help="print what makes the same VM, or the same disk, with another tool; yaml and json: "
+        "the file from which thinvirt apply makes it",
     )
     parser.add_argument("--one-line", action="store_true", help="with --as: a command on one line")
     parser.add_argument(
@@ -31,6 +32,13 @@ def run(args: argparse.Namespace) -> int:
     """Print the facts or the twin."""
     store = store_of(args)
     vm = store.catalog.find_vm(args.name)
+    if args.form in ("yaml", "json"):
+        from thinvirt.service.applying import heading_and_spec
+        from thinvirt.vm.file.writing import entry_facts, to_json, to_yaml
+
+        entry = entry_facts(*heading_and_spec(vm))
+        print((to_yaml if args.form == "yaml" else to_json)([entry]), end="")
+        return 0
     if args.form:
         from thinvirt.service.twins import twin_of
 

@@ -24,6 +24,7 @@ _ALL = (
     Verb("clone", "thinvirt.cli.clone", "make linked clones of a template, one or many"),
     Verb("advise", "thinvirt.cli.advise", "what suits an operating system: bus, cache, sizes"),
     Verb("install", "thinvirt.cli.install", "make a VM as virt-install does, with its options"),
+    Verb("apply", "thinvirt.cli.apply", "make the VMs that YAML or JSON files describe"),
     Verb("run", "thinvirt.cli.run", "run one VM in the foreground, under any supervisor"),
     Verb("start", "thinvirt.cli.start", "start VMs"),
     Verb("stop", "thinvirt.cli.stop", "power VMs off, by ACPI and then by force"),
