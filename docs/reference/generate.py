@@ -5,6 +5,7 @@ script/reference --check  only say (exit 1) which are out of date
 """
 
 import argparse
+import json
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -21,6 +22,7 @@ from thinvirt.cli.verbs import VERBS
 from thinvirt.image.block.registry import FOREIGN_FORMATS, FOREIGN_PROTOCOLS
 from thinvirt.image.qemu_img.differences import DIFFERENCES
 from thinvirt.image.qemu_img.table import COMMANDS, command_module
+from thinvirt.vm.file.schema import file_schema
 from thinvirt.vm.os_support import TABLE, TABLE_BUSES, Row
 from thinvirt.vm.twins.differences import DIFFERENCES as TWIN_DIFFERENCES
 
@@ -165,7 +167,13 @@ def twins_page() -> str:
     )
 
 
+def vm_schema() -> str:
+    """Return the JSON Schema of the files that ``thinvirt apply`` takes."""
+    return json.dumps(file_schema(), indent=1, ensure_ascii=False) + "\n"
+
+
 PAGES = {
+    "vm.schema.json": vm_schema,
     "exit-status.md": exit_status_page,
     "commands.md": commands_page,
     "qemu-img.md": qemu_img_page,

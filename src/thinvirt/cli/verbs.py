@@ -29,6 +29,7 @@ _ALL = (
     Verb("start", "thinvirt.cli.start", "start VMs"),
     Verb("stop", "thinvirt.cli.stop", "power VMs off, by ACPI and then by force"),
     Verb("reboot", "thinvirt.cli.reboot", "restart VMs"),
+    Verb("migrate", "thinvirt.cli.migrate", "say whether a VM may be migrated live, and why"),
     Verb("rm", "thinvirt.cli.rm", "remove VMs and their disks"),
     Verb("ls", "thinvirt.cli.ls", "list the VMs"),
     Verb("show", "thinvirt.cli.show", "all about one VM"),

@@ -116,3 +116,20 @@ def test_a_vm_is_shown_as_the_file_that_makes_it(
         shown.write_text(capsys.readouterr().out)
         assert main(["apply", str(shown)]) == 0
         assert capsys.readouterr().out == f"{name}: unchanged\n"
+
+
+def test_a_migration_is_judged_before_anything_moves(
+    tiny: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "vm.json"
+    vm = {"name": "db", "template": "tiny", "networks": [{"kind": "lan", "name": "a"}]}
+    file.write_text(json.dumps(vm))
+    assert main(["apply", str(file)]) == 0
+    capsys.readouterr()
+    assert main(["migrate", "db", "--check", "--json"]) == 1
+    verdict = json.loads(capsys.readouterr().out)
+    assert verdict["disks"][0]["rule"] == "not-shared"
+    assert verdict["disks"][0]["ways_out"]
+    assert [each["what"] for each in verdict["obstacles"] if each["stops"]] == ["networks"]
+    assert main(["migrate", "db", "--check", "--to", "this-host", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["disks"][0]["rule"] == "same-host"
