@@ -46,7 +46,7 @@ def _properties(cls: Any, known: dict[str, Any]) -> dict[str, Any]:
     found = {}
     for field in fields(cls):
         sized = (cls, field.name) in _SIZES
-        schema = dict(_SIZE) if sized else _schema(types[field.name], known)
+        schema: dict[str, Any] = dict(_SIZE) if sized else _schema(types[field.name], known)
         if field.name in texts:
             schema["description"] = texts[field.name]
         if field.default is not MISSING:
