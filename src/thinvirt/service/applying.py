@@ -4,6 +4,7 @@ All of the clones that are missing are made in one transaction; VMs with disks o
 each whole or not at all.
 """
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -109,7 +110,7 @@ def plan(store: Store, entries: Sequence[tuple[str, Entry, Mark | None]]) -> App
     found: list[Found] = []
     linked: list[clones.ClonePlan] = []
     own: list[installing.InstallPlan] = []
-    findings: list[Finding] = []
+    findings: list[Finding] = _shared_disks(entries)
     for file, entry, mark in entries:
         names = set(store.catalog.taken(entry.names))
         missing = [name for name in entry.names if name not in names]
@@ -134,6 +135,23 @@ def plan(store: Store, entries: Sequence[tuple[str, Entry, Mark | None]]) -> App
     if findings:
         raise InvalidFile(findings)
     return ApplyPlan(tuple(found), tuple(linked), tuple(own))
+
+
+def _shared_disks(entries: Sequence[tuple[str, Entry, Mark | None]]) -> list[Finding]:
+    """Return the disks that two VMs of the files would write to: their data would be lost."""
+    users: dict[str, str] = {}
+    findings = []
+    for file, entry, mark in entries:
+        name = entry.names[0]
+        for number, disk in enumerate(entry.spec.disks):
+            if not disk.source or disk.device != "disk" or disk.shareable or disk.read_only:
+                continue
+            other = users.setdefault(os.path.realpath(disk.source), name)
+            if other != name:
+                place = f"{entry.place}.disks[{number}].source".strip(".")
+                message = f"disk '{disk.source}' is that of VM '{other}' too"
+                findings.append(Finding(file, mark, place, message, "a disk of its own"))
+    return findings
 
 
 def apply(store: Store, planned: ApplyPlan) -> list[Vm]:

@@ -133,3 +133,23 @@ def test_a_migration_is_judged_before_anything_moves(
     assert [each["what"] for each in verdict["obstacles"] if each["stops"]] == ["networks"]
     assert main(["migrate", "db", "--check", "--to", "this-host", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["disks"][0]["rule"] == "same-host"
+
+
+def test_two_vms_of_a_file_do_not_write_to_one_disk(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "data.raw").write_bytes(bytes(1 << 20))
+    (tmp_path / "link.raw").symlink_to(tmp_path / "data.raw")
+    file = tmp_path / "vms.yaml"
+    file.write_text(
+        "vms:\n"
+        + "".join(
+            f"- name: {name}\n  disks: [{{source: {tmp_path}/{disk}.raw, format: raw}}]\n"
+            for name, disk in (("a", "data"), ("b", "link"))
+        )
+    )
+    assert main(["template", "ls"]) == 0
+    assert main(["apply", str(file)]) == 2
+    told = capsys.readouterr().err
+    assert "vms[1].disks[0].source" in told
+    assert "is that of VM 'a' too" in told
