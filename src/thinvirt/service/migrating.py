@@ -5,11 +5,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from thinvirt.service.drives import disk_path
-from thinvirt.service.launching import run_state
+from thinvirt.service.drives import disk_layers, disk_path
+from thinvirt.service.launching import acceleration, run_state
 from thinvirt.store import Store, Vm
 from thinvirt.store.probe import file_system_type
-from thinvirt.vm.migration import DiskPlace, Storage, Verdict, judge
+from thinvirt.vm.migration import (
+    CLUSTER_FILE_SYSTEMS,
+    SHARED_FILE_SYSTEMS,
+    DiskPlace,
+    Storage,
+    Verdict,
+    judge,
+)
 from thinvirt.vm.spec import VmSpec
 from thinvirt.vm.spec.defaults import with_defaults
 
@@ -66,7 +73,10 @@ def check(store: Store, vm: Vm, to: str) -> MigrationCheck:
     qemu = _version(state.qemu_version) if state is not None else _OTHERS_QEMU
     places = [place for n in range(len(spec.disks)) for place in _places(store, vm, spec, n)]
     disks = tuple(judge(places, same_host=same, qemu=qemu))
-    obstacles = tuple(_obstacles(spec, accel=state.accel if state else "", same=same))
+    accel = state.accel if state is not None else acceleration().name
+    obstacles = tuple(_obstacles(spec, accel=accel, same=same))
+    if not same:
+        obstacles += tuple(_files_left_behind(store, vm, spec))
     safe = all(each.safe for each in disks) and not any(each.stops for each in obstacles)
     return MigrationCheck(vm.name, to, safe, disks, obstacles)
 
@@ -95,6 +105,27 @@ def _places(store: Store, vm: Vm, spec: VmSpec, number: int) -> Iterator[DiskPla
     )
 
 
+def _files_left_behind(store: Store, vm: Vm, spec: VmSpec) -> Iterator[Obstacle]:
+    """Yield the files beside the disks themselves that the other host would not find."""
+    below = [
+        ("disks", "the backing file", Path(layer.path))
+        for layers in disk_layers(store, vm, spec)
+        for layer in layers[1:]
+    ]
+    if spec.firmware == "efi":
+        own = store.layout.own_files(vm.batch.id, vm.name)
+        below.append(("firmware", "the UEFI variable store", own.variables))
+    for key, what, path in below:
+        system = file_system_type(_there(path))
+        if system not in SHARED_FILE_SYSTEMS | CLUSTER_FILE_SYSTEMS:
+            yield Obstacle(
+                key,
+                True,
+                f"{what} {path} is on {system}, which is not known to be shared between hosts",
+                "keep the store on storage that both hosts see, at the same path",
+            )
+
+
 def _there(path: Path) -> Path:
     return path if path.exists() else path.parent
 
@@ -110,14 +141,15 @@ def _obstacles(spec: VmSpec, *, accel: str, same: bool) -> Iterator[Obstacle]:
         )
     if same:
         return
-    if spec.cpu == "host" or (not spec.cpu and accel == "kvm"):
+    cpu = spec.cpu or ("host" if accel == "kvm" else "max")
+    if cpu == "host":
         yield Obstacle(
             "cpu",
             True,
             "the guest has this host's CPU: on another model it may execute what is not there",
             "cpu: a named model that both hosts have; or hosts of one model",
         )
-    elif spec.cpu == "max":
+    elif cpu == "max":
         yield Obstacle("cpu", True, "CPU model max differs from host to host", "cpu: a named model")
     if any(card.kind == "lan" for card in spec.cards):
         yield Obstacle(
