@@ -22,6 +22,7 @@ TABLES = sorted((HERE / "lines").glob("*.txt"))
 EVERY_FILE = HERE / "lines" / "every-file.txt"
 _WARNINGS = re.compile(r"(WARNING: Image format .*\n.*\n.*\n)\1+")
 _GROUP = 20  # lines a test: naming each would take longer than running it
+_ALWAYS = 3  # of the tests of groups one in so many is run always, the others with the slow ones
 _SAMPLE = 40  # of the lines for every file, one in so many is run always
 
 
@@ -51,7 +52,8 @@ def _parameters() -> Iterator[object]:
     for table in TABLES:
         if table != EVERY_FILE:
             for number, group in enumerate(_groups(lines_of(table))):
-                yield pytest.param(group, id=f"{table.stem}-{number}")
+                marks = [] if number % _ALWAYS == 0 else [pytest.mark.slow]
+                yield pytest.param(group, id=f"{table.stem}-{number}", marks=marks)
 
 
 @pytest.mark.parametrize("lines", _parameters())
