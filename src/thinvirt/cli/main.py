@@ -5,7 +5,7 @@ import os
 import sys
 from contextlib import suppress
 from importlib import import_module
-from typing import NoReturn, Protocol
+from typing import NoReturn, Protocol, TextIO
 
 from thinvirt import __version__
 from thinvirt.cli.verbs import VERBS, Verb
@@ -159,12 +159,12 @@ def main(argv: list[str] | None = None) -> int:
         return _fail(_without_extra(error.name.partition(".")[0]), words)
     except BrokenPipeError:
         # The reader went away (`thinvirt ls | head`): nothing to tell, and nobody to tell it to.
-        _drop_output()
+        _drop(sys.stdout)
         sys.stderr.close()
         return 0
     except OSError as error:
         # The store and the image layer explain theirs, so this is our output or the surroundings.
-        _drop_output()
+        _drop(sys.stdout)
         return _fail(_explained(error), words)
     return status
 
@@ -194,18 +194,21 @@ def _prepare_streams() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _drop_output() -> None:
+def _drop(stream: TextIO) -> None:
     """Forget what could not be printed, or the interpreter complains of it again at its end."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _fail(error: ThinvirtError, words: list[str]) -> int:
     """Tell an error and return its exit status."""
     from thinvirt.cli.output import tell_error
 
-    with suppress(OSError):  # a full log still gets the right status
+    try:
         tell_error(error, as_json="--json" in words)
+        sys.stderr.flush()
+    except OSError:  # a full log still gets the right status
+        _drop(sys.stderr)
     return error.exit_status
 
 

@@ -290,9 +290,11 @@ class _Foreground:
 def _announce(facts: dict[str, Any], request: RunRequest) -> None:
     """Tell everybody who wanted to know that the VM is up; who has gone away is told nothing."""
     line = json.dumps(facts, ensure_ascii=False)
-    with suppress(BrokenPipeError):
+    try:
         sys.stdout.write(f"{line}\n")
         sys.stdout.flush()
+    except BrokenPipeError:  # the line stays in the buffer, and later flushes would fail of it too
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
     if request.ready_fd is not None:
         with suppress(OSError):
             os.write(request.ready_fd, f"{line}\n".encode())
