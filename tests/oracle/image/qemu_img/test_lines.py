@@ -78,7 +78,7 @@ def test_every_command_with_some_files(bench: Bench) -> None:
     _hold(bench, _for_every_file(bench)[::_SAMPLE])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_every_command_with_more_files(bench: Bench) -> None:
     _hold(bench, _for_every_file(bench)[7 :: _SAMPLE // 4])
 
